@@ -1,0 +1,1 @@
+"""Reference implementations: one file per method. They import from the engine only `tokenmark.contracts`."""

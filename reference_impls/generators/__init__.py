@@ -1,0 +1,1 @@
+"""Token generators: one file per method."""

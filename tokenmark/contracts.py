@@ -1,0 +1,195 @@
+"""What a method offers to be measured. Everything that a method file imports from the engine is here.
+
+Images are float32 `(B, 3, H, W)` in `[0, 1]` everywhere; a method's own normalisation is its own business.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from tokenmark.errors import BudgetError, MethodError, UnsupportedBackboneError
+
+__all__ = [
+    "BlockTokens",
+    "BudgetError",
+    "Generator",
+    "GeneratorMethod",
+    "Method",
+    "MethodError",
+    "NoSettings",
+    "Paper",
+    "ReducedModel",
+    "ReducerMethod",
+    "Tokenizer",
+    "TokenizerInfo",
+    "TokenizerMethod",
+    "Tokens",
+    "UnsupportedBackboneError",
+    "Variant",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What an encoder hands to its decoder: enough to store, to count and to decode.
+
+    Exactly one of `codes` (int64, `(B, N)` or `(B, N, K)`) and `latents` (float, `(B, N, C)`) is set.
+    `lengths` (int64, `(B,)`) counts the tokens of each image; `bits` (float64, `(B,)`) is their size.
+    """
+
+    lengths: Tensor
+    bits: Tensor
+    codes: Tensor | None = None
+    latents: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.codes is None) == (self.latents is None):
+            raise MethodError("Tokens hold either codes or latents: give exactly one of the two")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerInfo:
+    """What a tokenizer's code looks like, known before anything runs."""
+
+    image_size: int
+    """Side of the square images that it takes, in pixels."""
+    max_tokens: int | None
+    """The most tokens an image can take; None where the code has no bound (JPEG bytes)."""
+    codebook_sizes: tuple[int, ...]
+    """One size per codebook; empty for continuous latents."""
+    bits_per_token: float
+    variable_length: bool
+    """Whether `encode(images, tokens=k)` can give a shorter code."""
+    stochastic: bool
+    """Whether `encode` draws noise, and so needs a `torch.Generator`."""
+    parameters: int
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Images to tokens and back."""
+
+    @property
+    def info(self) -> TokenizerInfo:
+        """The shape of the code."""
+        ...
+
+    def encode(self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None) -> Tokens:
+        """Encode `(B, 3, H, W)` images in [0, 1]; `tokens` asks for a shorter code (MethodError if it cannot)."""
+        ...
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Give images `(B, 3, H, W)` clamped to [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Class labels to images."""
+
+    def sample(self, labels: Tensor, generators: Sequence[torch.Generator], settings: Any) -> Tensor:
+        """Images `(B, 3, H, W)` in [0, 1] for `labels` (int64, `(B,)`).
+
+        Every image draws from its own generator, so that a sample does not depend on its batch.
+        """
+        ...
+
+    @property
+    def parameters_total(self) -> int:
+        """Parameters of the generator itself, its tokenizer left out."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockTokens:
+    """How many tokens (prefix tokens included) enter the attention and the MLP of one block."""
+
+    attention: int
+    mlp: int
+
+
+@runtime_checkable
+class ReducedModel(Protocol):
+    """A classifier whose tokens are reduced: the same call as the model that it was made from."""
+
+    @property
+    def schedule(self) -> tuple[BlockTokens, ...]:
+        """Token counts of every block, known before anything runs."""
+        ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits `(B, classes)`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """Where a method comes from."""
+
+    title: str
+    authors: str
+    year: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One named size of a method."""
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the architecture, as in the release's configuration."""
+    weights: str | None = None
+    """Name of a file in the package's `weights/` folder, without `.safetensors`; None if it has none there."""
+    tokenizer: str | None = None
+    """For a generator: the tokenizer it writes for, as `method/variant`."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NoSettings:
+    """The settings of a method that has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """What every method file declares as `METHOD`: its id, its source and what it is about."""
+
+    id: str
+    """Kebab-case, the same as the file's name with `-` for `_`. One name, one algorithm."""
+    title: str
+    idea: str
+    """The idea in one line."""
+    paper: Paper
+    settings: type = NoSettings
+    """A frozen dataclass of the knobs that a suite may set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerMethod(Method):
+    """A tokenizer: `build(**variant.config)` gives an `nn.Module` that is a `Tokenizer`."""
+
+    build: Callable[..., Tokenizer]
+    variants: Mapping[str, Variant]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorMethod(Method):
+    """A generator: `build(tokenizer, **variant.config)` gives an `nn.Module` that is a `Generator`."""
+
+    build: Callable[..., Generator]
+    variants: Mapping[str, Variant]
+    presets: Mapping[str, Any]
+    """Named `settings` of the sampler, as published."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReducerMethod(Method):
+    """A reducer: `build(model, settings)` gives a `ReducedModel` and leaves `model` as it was.
+
+    Raises UnsupportedBackboneError where the backbone cannot be served, BudgetError where the budget is impossible.
+    """
+
+    build: Callable[[nn.Module, Any], ReducedModel]

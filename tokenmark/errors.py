@@ -1,0 +1,50 @@
+"""Errors that a user can cause; each says in one line what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class TokenmarkError(Exception):
+    """A mistake that the user can mend. The command line prints its one line and ends with status 2."""
+
+
+class UnknownNameError(TokenmarkError):
+    """A suite, method, variant, measure or setting that does not exist; names the nearest that do."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        choices = sorted(known)
+        near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(choices)}"
+        super().__init__(f"unknown {kind} '{name}': {hint if choices else 'there are none'}")
+
+
+class MethodError(TokenmarkError):
+    """A method was asked for something that it cannot do (a length, a budget, a backbone, an image)."""
+
+
+class WeightsError(TokenmarkError):
+    """A weights file is missing, altered, truncated, or does not fit the model."""
+
+
+class DataError(TokenmarkError):
+    """A prepared data set is missing, altered or truncated."""
+
+
+class SuiteError(TokenmarkError):
+    """A suite file that cannot be read as one."""
+
+
+class RecordError(TokenmarkError):
+    """A record that was altered, truncated, or written by another version."""
+
+
+class StorageError(TokenmarkError):
+    """Something could not be written: a full disk, a read-only folder, a second run on the same folder."""
+
+
+class BudgetError(MethodError):
+    """A token budget that is impossible for this model."""
+
+
+class UnsupportedBackboneError(MethodError):
+    """A backbone that a reducer cannot serve, with the reason."""
