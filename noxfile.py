@@ -1,0 +1,99 @@
+"""What a person runs. Every session makes its own environment from hash-pinned requirements."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "uv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["tests", "lint", "typecheck"]
+nox.needs_version = ">=2024.10.9"
+
+LOCKS = Path("locks")
+PROJECT = ("pyproject.toml", "locks/bench.in")
+KINDS = {
+    "bench": PROJECT,
+    "tests": (*PROJECT, "locks/tests.in"),
+    "typecheck": (*PROJECT, "locks/typecheck.in"),
+    "lint": ("locks/lint.in",),
+    "ui": ("locks/ui.in",),
+}
+"""Kinds of environment and what is wanted in each; `locks/<kind>.txt` is what is installed."""
+
+
+def install(session: nox.Session, kind: str, *, project: bool = True) -> dict[str, str]:
+    """Install a pinned environment, and this project into it; gives the variables that records need."""
+    lock = LOCKS / f"{kind}.txt"
+    session.run_install("uv", "pip", "install", "--quiet", "--require-hashes", "-r", str(lock), external=True)
+    if project:
+        session.run_install(
+            "uv", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "-e", ".", external=True
+        )
+    return {"TOKENMARK_LOCK": str(lock.resolve()), "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+@nox.session(name="bench-mini")
+def bench_mini(session: nox.Session) -> None:
+    """The main job: measure everything on the embedded data, then show tables and write the page."""
+    env = install(session, "bench")
+    session.run("tokenmark", "run", "mini", *session.posargs, env=env)
+
+
+@nox.session(name="train-mini")
+def train_mini(session: nox.Session) -> None:
+    """Train the small weights that the repository holds; resumes. `-- NAME --again` trains one anew."""
+    env = install(session, "bench")
+    session.run("python", "-m", "recipes.mini", *session.posargs, env=env)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments go to pytest."""
+    env = install(session, "tests")
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "loadgroup"]), env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    install(session, "lint", project=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, "typecheck")
+    session.run("mypy")
+
+
+@nox.session
+def leaderboard(session: nox.Session) -> None:
+    """Write the leaderboard page from the records in results/."""
+    env = install(session, "bench")
+    session.run("tokenmark", "leaderboard", *session.posargs, env=env)
+
+
+@nox.session
+def ui(session: nox.Session) -> None:
+    """Open MLflow's own page on the run store (http://127.0.0.1:5000); ctrl-C ends it."""
+    env = install(session, "ui", project=False)
+    store = Path("results/mlflow.db").resolve()
+    port = session.posargs or ["--port", "5000"]
+    session.run("mlflow", "ui", "--backend-store-uri", f"sqlite:///{store}", "--host", "127.0.0.1", *port, env=env)
+
+
+@nox.session(venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Make the pins anew: the newest releases that fit, with hashes, for every platform."""
+    if shutil.which("uv") is None:
+        session.error("uv is not installed: python -m pip install uv")
+    for kind, wanted in KINDS.items():
+        session.run(
+            *("uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"),
+            *("--no-emit-index-url", "--no-annotate", "--custom-compile-command", "nox -s lock", *session.posargs),
+            *(*wanted, "-o", f"{LOCKS}/{kind}.txt"),
+            external=True,
+        )

@@ -1,0 +1,51 @@
+"""Bipartite soft matching (Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, section 3)."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from reference_impls.layers.reduction import Matching
+from reference_impls.layers.vit_attention import wide
+
+
+def most_merges(tokens: int, prefix: int) -> int:
+    """The most tokens that one matching can merge: half of those that are not protected."""
+    return max(0, (tokens - prefix) // 2)
+
+
+def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> Matching:
+    """Merge each of the `r` most redundant even tokens into its most similar odd token.
+
+    Even tokens (0, 2, ...) propose, odd tokens receive; similarity is the cosine of `metric` `(B, N, D)`. The first
+    `prefix` tokens neither propose nor receive. Output order: prefix, the remaining even tokens, the odd tokens, each
+    in ascending position. Of equal similarities the earlier position goes first. 0 < r <= `most_merges`.
+
+    Without prefix tokens the release leaves the remaining even tokens in falling similarity. So does this: the order
+    says which tokens propose in the next block.
+    """
+    metric = normalize(metric.detach().to(wide(metric)), dim=-1)
+    first_even, first_odd = (prefix + 1) // 2, prefix // 2
+    # Cosines of similar tokens crowd near 1, where bfloat16 ties those within 0.004: rank them in float32.
+    kind = metric.device.type
+    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        similarity = metric[:, ::2][:, first_even:] @ metric[:, 1::2][:, first_odd:].transpose(1, 2)
+    batch, evens, odds = similarity.shape
+    best, partner = similarity.max(dim=2)
+    order = best.argsort(dim=1, descending=True, stable=True)
+    merged, stays = order[:, :r], order[:, r:]
+    if prefix:
+        stays = stays.sort(dim=1).values
+    protected = torch.arange(prefix, device=metric.device).expand(batch, -1)
+    receivers = torch.arange(odds, device=metric.device).expand(batch, -1)
+    return Matching(
+        kept=torch.cat((protected, 2 * (first_even + stays), 2 * (first_odd + receivers) + 1), dim=1),
+        merged=2 * (first_even + merged),
+        into=prefix + evens - r + partner.gather(1, merged),
+    )
+
+
+def head_mean_keys(keys: Tensor) -> Tensor:
+    """ToMe's metric: keys `(B, heads, N, D)` averaged over heads, `(B, N, D)`."""
+    return keys.detach().mean(dim=1, dtype=wide(keys))

@@ -1,0 +1,127 @@
+"""Bottlenecks between an encoder and its decoder: nearest codebook row, or a diagonal Gaussian."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["DiagonalGaussian", "Quantized", "TrainOutput", "VectorQuantizer", "at_least_float32"]
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """`values` in float32, or in float64 where they are that already."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Latents after a vector quantizer."""
+
+    codes: Tensor
+    """int64, the latents' shape without its last dimension."""
+    quantized: Tensor
+    """Codebook rows with straight-through gradients, `(..., D)`."""
+    codebook_loss: Tensor
+    """Scalar: pulls the codebook to the latents (VQ-VAE, eq. 3, second term)."""
+    commitment_loss: Tensor
+    """Scalar: pulls the latents to the codebook (VQ-VAE, eq. 3, third term), times the commitment cost."""
+
+    @property
+    def loss(self) -> Tensor:
+        """Scalar: the sum of both terms."""
+        return self.codebook_loss + self.commitment_loss
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOutput:
+    """One differentiable pass of a tokenizer, for its recipe to put losses on."""
+
+    reconstruction: Tensor
+    """Images `(B, 3, S, S)`, not clamped."""
+    quantizer_loss: Tensor
+    """Scalar: codebook and commitment terms, or the mean KL divergence of a Gaussian bottleneck."""
+    codes: Tensor | None
+    """int64 `(B, N)`; None for continuous latents."""
+    logits: Tensor | None = None
+    """Logits over the pixel codebook `(B, K, g, g)`, where the decoder gives such."""
+
+
+class VectorQuantizer(nn.Module):
+    """The nearest codebook row by squared Euclidean distance (VQ-VAE, arXiv 1711.00937, eq. 1-3).
+
+    Ties go to the lowest index. It computes in float32 at least, also under autocast: half precision
+    would choose other codes.
+
+    Args:
+        codebook_size: Number of rows K.
+        dim: Width of a row, D.
+        l2_norm: Compare on the unit sphere: latents and rows are normalised first (ViT-VQGAN, section 3.2).
+        commitment_cost: Weight of the commitment term.
+    """
+
+    def __init__(self, codebook_size: int, dim: int, *, l2_norm: bool = False, commitment_cost: float = 0.25) -> None:
+        super().__init__()
+        self.l2_norm = l2_norm
+        self.commitment_cost = commitment_cost
+        rows = nn.init.uniform_(torch.empty(codebook_size, dim), -1.0 / codebook_size, 1.0 / codebook_size)
+        self.embedding = nn.Embedding(codebook_size, dim, _weight=rows)
+
+    @property
+    def codebook_size(self) -> int:
+        """Number of codes."""
+        return self.embedding.num_embeddings
+
+    def codebook(self) -> Tensor:
+        """The rows that codes stand for, `(K, D)`: normalised where the quantizer normalises."""
+        rows = at_least_float32(self.embedding.weight)
+        return functional.normalize(rows, dim=-1) if self.l2_norm else rows
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Rows `(..., D)` of int64 `codes`."""
+        return functional.embedding(codes, self.codebook())
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantise `latents` `(..., D)`."""
+        with torch.autocast(latents.device.type, enabled=False):
+            latents = at_least_float32(latents)
+            if self.l2_norm:
+                latents = functional.normalize(latents, dim=-1)
+            codes = self._nearest(latents.detach())
+            rows = self.lookup(codes)
+            codebook_loss = (rows - latents.detach()).square().mean()
+            commitment_loss = self.commitment_cost * (rows.detach() - latents).square().mean()
+            straight_through = latents + (rows - latents).detach()
+        return Quantized(codes, straight_through, codebook_loss, commitment_loss)
+
+    def _nearest(self, latents: Tensor) -> Tensor:
+        rows = self.codebook().detach()
+        flat = latents.reshape(-1, latents.shape[-1])
+        distances = flat.square().sum(1, keepdim=True) + rows.square().sum(1) - 2 * flat @ rows.T
+        return distances.argmin(1).reshape(latents.shape[:-1])
+
+
+class DiagonalGaussian:
+    """A Gaussian per latent, read from an encoder's moments (VAE, arXiv 1312.6114).
+
+    Args:
+        moments: `(B, 2C, ...)`: C means, then C log-variances, which are clamped to [-30, 20] as in the
+            latent diffusion code (arXiv 2112.10752) that TiTok takes its bottleneck from.
+    """
+
+    def __init__(self, moments: Tensor) -> None:
+        self.mean, logvar = at_least_float32(moments).chunk(2, dim=1)
+        self.logvar = logvar.clamp(-30.0, 20.0)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation, `(B, C, ...)`."""
+        return torch.exp(0.5 * self.logvar)
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """`mean + std * noise`, with `noise` standard normal and shaped as the mean."""
+        return self.mean + self.std * noise.to(self.mean)
+
+    def kl(self) -> Tensor:
+        """KL divergence from the standard normal, in nats, summed per image: `(B,)`."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).flatten(1).sum(1)

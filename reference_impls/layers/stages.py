@@ -1,0 +1,47 @@
+"""How many patches stay where a method reduces in a few blocks only (Haurum et al., ICCV Workshops 2023)."""
+
+from typing import Literal
+
+from reference_impls.layers.vit_backbone import Backbone
+from tokenmark.contracts import BlockTokens, BudgetError
+
+
+def stage_targets(backbone: Backbone, keep_rate: float | tuple[float, ...], blocks: tuple[int, ...]) -> dict[int, int]:
+    """For each of `blocks` (0-based, rising) the number of patches to keep: `{block: patches}`.
+
+    A number is the rate per stage: stage s keeps int(patches * keep_rate ** s), s from 1. A tuple gives each stage its
+    fraction of the model's own patches. (The release counts from 196 patches, whatever the model.)
+
+    Raises:
+        BudgetError: a rate outside (0, 1], more patches than the stage before keeps, no patch at all, blocks that the
+            model does not have, that do not rise, or that are not as many as the rates.
+    """
+    if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= backbone.depth:
+        raise BudgetError(f"blocks {blocks} must rise within 0 to {backbone.depth - 1}, this model's blocks")
+    rates = (
+        keep_rate if isinstance(keep_rate, tuple) else tuple(keep_rate**stage for stage in range(1, len(blocks) + 1))
+    )
+    if len(rates) != len(blocks):
+        raise BudgetError(f"keep_rate has {len(rates)} fractions for {len(blocks)} blocks: give one for each")
+    given = keep_rate if isinstance(keep_rate, tuple) else (keep_rate,)
+    if not all(0 < rate <= 1 for rate in given):
+        raise BudgetError(f"keep_rate {keep_rate} must lie above 0 and not above 1")
+    kept = [int(backbone.patches * rate) for rate in rates]
+    if kept != sorted(kept, reverse=True) or kept[-1] < 1:
+        raise BudgetError(
+            f"keep_rate {keep_rate} leaves {kept} of {backbone.patches} patches: each stage must keep one "
+            "patch or more, and not more than the stage before"
+        )
+    return dict(zip(blocks, kept, strict=True))
+
+
+def stage_schedule(
+    backbone: Backbone, targets: dict[int, int], where: Literal["before_block", "after_attention"]
+) -> tuple[BlockTokens, ...]:
+    """The token counts of every block, when `targets` patches are left before it or after its attention."""
+    schedule, tokens = [], backbone.tokens
+    for block in range(backbone.depth):
+        left = backbone.prefix + targets.get(block, tokens - backbone.prefix)
+        schedule.append(BlockTokens(attention=left if where == "before_block" else tokens, mlp=left))
+        tokens = left
+    return tuple(schedule)

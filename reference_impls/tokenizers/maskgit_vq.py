@@ -1,0 +1,136 @@
+"""MaskGIT's VQGAN: a convolutional tokenizer without attention, and the pixel decoder of legacy TiTok."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reference_impls.layers.maskgit_conv import ConvDecoder, ConvEncoder
+from reference_impls.layers.quantizers import Quantized, TrainOutput, VectorQuantizer, at_least_float32
+from reference_impls.layers.token_checks import check_codes, check_images, check_length, pack_codes
+from tokenmark.contracts import MethodError, Paper, TokenizerInfo, TokenizerMethod, Tokens, Variant
+
+__all__ = ["METHOD", "MaskGitVQ", "release_arguments"]
+
+
+class MaskGitVQ(nn.Module):
+    """MaskGIT's first stage (arXiv 2202.04200, section 3.1), with the release's keys.
+
+    Args:
+        image_size: Side of the images, in pixels; a multiple of 2 ** (levels - 1).
+        hidden_channels: Width that `channel_mult` multiplies; a multiple of 32.
+        channel_mult: One factor per level, finest first.
+        num_res_blocks: Residual blocks per level.
+        z_channels: Channels of the latents, and width of the codebook.
+        codebook_size: Number of codes.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        hidden_channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        codebook_size: int,
+    ) -> None:
+        super().__init__()
+        factor = 2 ** (len(channel_mult) - 1)
+        if image_size % factor:
+            raise MethodError(f"image_size must be a multiple of {factor}, got {image_size}")
+        self.image_size = image_size
+        self.grid = image_size // factor
+        sizes = (hidden_channels, channel_mult, num_res_blocks, z_channels)
+        self.encoder = ConvEncoder(*sizes)
+        self.decoder = ConvDecoder(*sizes)
+        self.quantize = VectorQuantizer(codebook_size, z_channels)
+
+    @property
+    def info(self) -> TokenizerInfo:
+        """One token per cell of the grid, in row-major order."""
+        return TokenizerInfo(
+            image_size=self.image_size,
+            max_tokens=self.grid**2,
+            codebook_sizes=(self.quantize.codebook_size,),
+            bits_per_token=math.log2(self.quantize.codebook_size),
+            variable_length=False,
+            stochastic=False,
+            parameters=sum(parameter.numel() for parameter in self.parameters()),
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None) -> Tokens:  # noqa: ARG002
+        """Codes `(B, h*w)` of images `(B, 3, S, S)` in [0, 1]; MethodError for other images or lengths."""
+        check_images(images, self.image_size)
+        check_length(tokens, self.grid**2, variable=False)
+        return pack_codes(self.quantize_images(images).codes, self.quantize.codebook_size)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Images `(B, 3, S, S)` clamped to [0, 1]; MethodError for codes that are not this tokenizer's."""
+        codes = check_codes(tokens, self.quantize.codebook_size, self.grid**2)
+        return self.decode_latents(self.quantize.lookup(codes)).clamp(0.0, 1.0)
+
+    def quantize_images(self, images: Tensor) -> Quantized:
+        """Differentiable: latents `(B, h*w, z_channels)` of images, quantised."""
+        latents = self.encoder(images.to(self.quantize.embedding.weight.dtype))
+        quantized: Quantized = self.quantize(latents.flatten(2).transpose(1, 2))
+        return quantized
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Differentiable: images, not clamped, of quantised latents `(B, h*w, z_channels)`."""
+        grid = latents.transpose(1, 2).reshape(*latents.shape[::2], self.grid, self.grid)
+        return at_least_float32(self.decoder(grid.to(self.decoder.conv_in.weight.dtype)))
+
+    def forward_train(self, images: Tensor) -> TrainOutput:
+        """One differentiable pass over images `(B, 3, S, S)`; VQGAN (arXiv 2012.09841) eq. 4 without its pixel term."""
+        quantized = self.quantize_images(images)
+        return TrainOutput(self.decode_latents(quantized.quantized), quantized.loss, quantized.codes)
+
+
+def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `MaskGitVQ` for a release's configuration."""
+    names = ("hidden_channels", "channel_mult", "num_res_blocks", "z_channels", "codebook_size")
+    return {"image_size": config["resolution"], **{name: config[name] for name in names}}
+
+
+METHOD = TokenizerMethod(
+    id="maskgit-vq",
+    title="MaskGIT-VQGAN",
+    idea="A convolutional VQGAN without attention: one code per cell of a regular grid",
+    paper=Paper(
+        title="MaskGIT: Masked Generative Image Transformer",
+        authors="Huiwen Chang, Han Zhang, Lu Jiang, Ce Liu, William T. Freeman",
+        year=2022,
+        url="https://arxiv.org/abs/2202.04200",
+    ),
+    build=MaskGitVQ,
+    variants={
+        "imagenet-f16-256": Variant(
+            config={
+                "image_size": 256,
+                "hidden_channels": 128,
+                "channel_mult": [1, 1, 2, 2, 4],
+                "num_res_blocks": 2,
+                "z_channels": 256,
+                "codebook_size": 1024,
+            },
+            note="fun-research/TiTok, maskgit-vqgan-imagenet-f16-256.bin",
+        ),
+        "mini": Variant(
+            config={
+                "image_size": 32,
+                "hidden_channels": 32,
+                "channel_mult": [1, 1, 1],
+                "num_res_blocks": 1,
+                "z_channels": 32,
+                "codebook_size": 256,
+            },
+            weights="maskgit-vq-mini",
+            note="8x8 grid of 32x32 images, trained in this repository",
+        ),
+    },
+)

@@ -1,0 +1,55 @@
+"""One-D-Piece: a TiTok whose code can be cut anywhere, because training drops its tail."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from reference_impls.layers.quantizers import TrainOutput
+from reference_impls.tokenizers.titok import MINI_CONFIG, TiTok, legacy_config
+from tokenmark.contracts import Paper, TokenizerMethod, Variant
+
+__all__ = ["METHOD", "OneDPiece"]
+
+
+class OneDPiece(TiTok):
+    """One-D-Piece (arXiv 2501.10064): legacy TiTok in every respect, trained with Tail Token Drop.
+
+    `encode(images, tokens=k)` gives the first k codes, and `decode` takes any number of them: the decoder's
+    sequence gets shorter, and nothing stands in for the missing tokens (one_d_piece.py, `length`).
+    """
+
+    variable_length: ClassVar[bool] = True
+
+    def draw_length(self, generator: torch.Generator | None = None) -> int:
+        """Tail Token Drop (section 3.2): how many tokens a training batch keeps, uniform in 1 to N."""
+        drawn = torch.randint(1, self.num_latent_tokens + 1, (), generator=generator)
+        return int(drawn)
+
+    def forward_train_dropped(self, images: Tensor, generator: torch.Generator | None = None) -> TrainOutput:
+        """`forward_train` with Tail Token Drop: one length, drawn from a CPU `generator`, for the whole batch."""
+        return self.forward_train(images, tokens=self.draw_length(generator))
+
+
+METHOD = TokenizerMethod(
+    id="one-d-piece",
+    title="One-D-Piece",
+    idea="Dropping a random tail of the tokens in training puts what matters first, so that any prefix decodes",
+    paper=Paper(
+        title="One-D-Piece: Image Tokenizer Meets Quality-Controllable Compression",
+        authors="Keita Miwa, Kento Sasaki, Hidehisa Arai, Tsubasa Takahashi, Yu Yamaguchi",
+        year=2025,
+        url="https://arxiv.org/abs/2501.10064",
+    ),
+    build=OneDPiece,
+    variants={
+        "s256": Variant(config=legacy_config("small", 256), note="turing-motors/One-D-Piece-S-256"),
+        "b256": Variant(config=legacy_config("base", 256), note="turing-motors/One-D-Piece-B-256"),
+        "l256": Variant(config=legacy_config("large", 256), note="turing-motors/One-D-Piece-L-256"),
+        "mini-16": Variant(
+            config=MINI_CONFIG,
+            weights="one-d-piece-mini-16",
+            note="1 to 16 tokens of 32x32 images, trained in this repository",
+        ),
+    },
+)

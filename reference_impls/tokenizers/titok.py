@@ -1,0 +1,328 @@
+"""TiTok: an image as a short one-dimensional sequence of latent tokens."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from reference_impls.layers.maskgit_conv import ConvDecoder
+from reference_impls.layers.quantizers import (
+    DiagonalGaussian,
+    Quantized,
+    TrainOutput,
+    VectorQuantizer,
+    at_least_float32,
+)
+from reference_impls.layers.titok_vit import SIZES, TiTokDecoder, TiTokEncoder, VitSize
+from reference_impls.layers.token_checks import check_codes, check_images, check_latents, check_length, pack_codes
+from reference_impls.tokenizers.maskgit_vq import MaskGitVQ
+from tokenmark.contracts import MethodError, Paper, TokenizerInfo, TokenizerMethod, Tokens, Variant
+
+__all__ = ["METHOD", "TiTok", "legacy_config", "release_arguments"]
+
+LATENT_BITS = 32
+"""Bits of one continuous latent channel: they are kept as float32."""
+
+
+class TiTok(nn.Module):
+    """TiTok (arXiv 2406.07550) in its three released forms, with the release's keys.
+
+    Legacy with `pixel` given: the decoder gives logits over MaskGIT-VQ's codebook; a softmax of them mixes that
+    codebook's rows, which MaskGIT-VQ's decoder turns to pixels (finetuned, section 3.3). Without
+    `finetune_decoder` the model ends at the logits (stage 1). With `pixel` None the decoder gives pixels itself,
+    and the bottleneck is a codebook, or a Gaussian if `codebook_size` is None.
+
+    Args:
+        image_size: Side of the images, in pixels.
+        encoder: Fields of `VitSize`.
+        decoder: Fields of `VitSize`.
+        num_latent_tokens: Number of latent tokens, N.
+        token_size: Channels of each latent.
+        codebook_size: Number of codes; None for a Gaussian bottleneck.
+        use_l2_norm: Compare latents and codes on the unit sphere.
+        pixel: For legacy models, the arguments of the `MaskGitVQ` whose codebook the decoder predicts, without
+            `image_size`; None for the later ones.
+        finetune_decoder: For legacy models, hold the pixel codebook and decoder.
+        commitment_cost: Weight of the quantizer's commitment term.
+    """
+
+    variable_length: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        encoder: Mapping[str, Any],
+        decoder: Mapping[str, Any],
+        num_latent_tokens: int,
+        token_size: int,
+        codebook_size: int | None,
+        use_l2_norm: bool = False,
+        pixel: Mapping[str, Any] | None = None,
+        finetune_decoder: bool = True,
+        commitment_cost: float = 0.25,
+    ) -> None:
+        super().__init__()
+        encoder_size, decoder_size = VitSize(**encoder), VitSize(**decoder)
+        for size in (encoder_size, decoder_size):
+            if image_size % size.patch_size:
+                raise MethodError(f"image_size {image_size} is not a multiple of the patch size {size.patch_size}")
+        self.image_size, self.token_size, self.num_latent_tokens = image_size, token_size, num_latent_tokens
+        tokens = torch.empty(num_latent_tokens, encoder_size.width)
+        self.latent_tokens = nn.Parameter(nn.init.trunc_normal_(tokens, std=encoder_size.width**-0.5))
+        sizes: dict[str, int] = {"image_size": image_size, "num_latent_tokens": num_latent_tokens}
+        channels = token_size if codebook_size is not None else 2 * token_size
+        self.encoder = TiTokEncoder(encoder_size, **sizes, out_channels=channels, legacy=pixel is not None)
+        codes = None if pixel is None else int(pixel["codebook_size"])
+        self.decoder = TiTokDecoder(decoder_size, **sizes, token_size=token_size, pixel_codes=codes)
+        self.quantize: VectorQuantizer | None = None
+        if codebook_size is not None:
+            self.quantize = VectorQuantizer(
+                codebook_size, token_size, l2_norm=use_l2_norm, commitment_cost=commitment_cost
+            )
+        self.pixel_quantize: VectorQuantizer | None = None
+        self.pixel_decoder: ConvDecoder | None = None
+        if pixel is not None and finetune_decoder:
+            self.pixel_quantize = VectorQuantizer(pixel["codebook_size"], pixel["z_channels"])
+            names = ("hidden_channels", "channel_mult", "num_res_blocks", "z_channels")
+            self.pixel_decoder = ConvDecoder(**{name: pixel[name] for name in names})
+
+    @property
+    def info(self) -> TokenizerInfo:
+        """The length and codebook of the code."""
+        size = None if self.quantize is None else self.quantize.codebook_size
+        return TokenizerInfo(
+            image_size=self.image_size,
+            max_tokens=self.num_latent_tokens,
+            codebook_sizes=() if size is None else (size,),
+            bits_per_token=float(LATENT_BITS * self.token_size) if size is None else math.log2(size),
+            variable_length=self.variable_length,
+            stochastic=size is None,
+            parameters=sum(parameter.numel() for parameter in self.parameters()),
+        )
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None) -> Tokens:
+        """Codes `(B, N)`, or latents `(B, N, C)`, of images `(B, 3, S, S)` in [0, 1].
+
+        Raises MethodError for other images, for lengths that the model cannot give, and for a Gaussian bottleneck
+        without a `generator`: the release samples in evaluation too (quantizer.py:156), with noise from the CPU.
+        Each image draws its noise on its own, so that the result does not depend on how images are batched.
+        """
+        check_images(images, self.image_size)
+        check_length(tokens, self.num_latent_tokens, variable=self.variable_length)
+        if self.quantize is not None:
+            codes = self.quantize_images(images).codes
+            return pack_codes(codes[:, :tokens], self.quantize.codebook_size)
+        if generator is None:
+            raise MethodError("this encoder samples its latents: give encode() a torch.Generator")
+        posterior = self.posterior(images)
+        latents = posterior.sample(self._noise(posterior.mean, generator)).squeeze(2).transpose(1, 2)
+        lengths = torch.full((len(images),), self.num_latent_tokens, dtype=torch.int64, device=images.device)
+        return Tokens(lengths=lengths, bits=lengths.double() * LATENT_BITS * self.token_size, latents=latents)
+
+    @torch.no_grad()
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Images `(B, 3, S, S)` clamped to [0, 1]; MethodError for tokens that are not this tokenizer's."""
+        count = self.num_latent_tokens
+        if self.quantize is None:
+            return self.decode_latents(check_latents(tokens, count, self.token_size)).clamp(0.0, 1.0)
+        codes = check_codes(tokens, self.quantize.codebook_size, count, variable=self.variable_length)
+        return self.decode_latents(self.quantize.lookup(codes)).clamp(0.0, 1.0)
+
+    def encode_latents(self, images: Tensor) -> Tensor:
+        """Differentiable: what the encoder gives before its bottleneck, `(B, C, 1, N)`; a Gaussian has 2C."""
+        latents: Tensor = self.encoder(images.to(self.latent_tokens.dtype), self.latent_tokens)
+        return latents
+
+    def quantize_images(self, images: Tensor) -> Quantized:
+        """Differentiable: latents `(B, N, C)` of images, quantised; MethodError for a Gaussian bottleneck."""
+        if self.quantize is None:
+            raise MethodError("this variant has a Gaussian bottleneck and no codes")
+        quantized: Quantized = self.quantize(self.encode_latents(images).squeeze(2).transpose(1, 2))
+        return quantized
+
+    def posterior(self, images: Tensor) -> DiagonalGaussian:
+        """Differentiable: the Gaussian `(B, C, 1, N)` of a variant without a codebook."""
+        return DiagonalGaussian(self.encode_latents(images))
+
+    def decode_logits(self, latents: Tensor) -> Tensor:
+        """Differentiable: logits `(B, K, g, g)` over the pixel codebook, of latents `(B, n, C)` (legacy only).
+
+        Stage 1 trains them with cross-entropy against MaskGIT-VQ's codes of the image (section 3.3).
+        """
+        if not self.decoder.gives_logits:
+            raise MethodError("this variant decodes to pixels: it has no logits over a pixel codebook")
+        return at_least_float32(self.decoder(latents.to(self.latent_tokens.dtype)))
+
+    def decode_pixels(self, logits: Tensor) -> Tensor:
+        """Differentiable: images, not clamped, of logits over the pixel codebook (finetuned legacy only)."""
+        if self.pixel_decoder is None or self.pixel_quantize is None:
+            raise MethodError("stage-1 weights end at logits over pixel codes: decode their argmax with MaskGIT-VQ")
+        weights = logits.softmax(1).movedim(1, -1)
+        rows = (weights @ self.pixel_quantize.embedding.weight.to(weights.dtype)).movedim(-1, 1)
+        return at_least_float32(self.pixel_decoder(rows.to(self.latent_tokens.dtype)))
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Differentiable: images `(B, 3, S, S)`, not clamped, of quantised or sampled latents `(B, n, C)`."""
+        if self.decoder.gives_logits:
+            return self.decode_pixels(self.decode_logits(latents))
+        return at_least_float32(self.decoder(latents.to(self.latent_tokens.dtype)))
+
+    def forward_train(
+        self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None
+    ) -> TrainOutput:
+        """One differentiable pass over images `(B, 3, S, S)`; only the first `tokens` latents reach the decoder."""
+        check_length(tokens, self.num_latent_tokens, variable=self.variable_length)
+        if self.quantize is None:
+            if generator is None:
+                raise MethodError("this encoder samples its latents: give forward_train() a torch.Generator")
+            posterior = self.posterior(images)
+            sample = posterior.sample(self._noise(posterior.mean, generator)).squeeze(2).transpose(1, 2)
+            return TrainOutput(self.decode_latents(sample), posterior.kl().mean(), None)
+        quantized = self.quantize_images(images)
+        latents = quantized.quantized[:, :tokens]
+        if not self.decoder.gives_logits:
+            return TrainOutput(self.decode_latents(latents), quantized.loss, quantized.codes)
+        logits = self.decode_logits(latents)
+        return TrainOutput(self.decode_pixels(logits), quantized.loss, quantized.codes, logits)
+
+    def load_pixel_decoder(self, pixel: MaskGitVQ) -> None:
+        """Start stage 2 from a MaskGIT-VQ: copy its codebook and decoder (section 3.3)."""
+        if self.pixel_decoder is None or self.pixel_quantize is None:
+            raise MethodError("this variant holds no pixel decoder")
+        self.pixel_quantize.load_state_dict(pixel.quantize.state_dict())
+        self.pixel_decoder.load_state_dict(pixel.decoder.state_dict())
+
+    @staticmethod
+    def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+        draws = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for _ in range(len(like))]
+        return torch.stack(draws).to(like) if draws else torch.zeros_like(like)
+
+
+def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `TiTok` for a release's configuration tree.
+
+    Sizes come from `model.vq_model`'s names; groups `encoder`, `decoder`, `pixel_decoder` and `pixel_codebook`,
+    which the release hard-codes, are taken where the tree spells them out.
+    """
+    model = config["model"]["vq_model"]
+    legacy = model.get("is_legacy", True)
+    sides = {}
+    for side, short in (("encoder", "enc"), ("decoder", "dec")):
+        size = {**SIZES[model[f"vit_{short}_model_size"]], **config.get(side, {})}
+        fields = ("width", "layers", "heads", "mlp_ratio")
+        sides[side] = {name: size[name] for name in fields if name in size}
+        sides[side]["patch_size"] = model[f"vit_{short}_patch_size"]
+    pixel = None
+    if legacy:
+        pixel = {**PIXEL_CONFIG, **config.get("pixel_decoder", {})}
+        pixel = {name: pixel[name] for name in PIXEL_CONFIG}
+        pixel["codebook_size"] = config.get("pixel_codebook", {}).get("size", PIXEL_CONFIG["codebook_size"])
+    return {
+        "image_size": config["dataset"]["preprocessing"]["crop_size"],
+        **sides,
+        "num_latent_tokens": model["num_latent_tokens"],
+        "token_size": model["token_size"],
+        "codebook_size": model["codebook_size"] if model.get("quantize_mode", "vq") == "vq" else None,
+        "use_l2_norm": model.get("use_l2_norm", False),
+        "pixel": pixel,
+        "finetune_decoder": model.get("finetune_decoder", True),
+    }
+
+
+PIXEL_CONFIG: Mapping[str, Any] = {
+    "hidden_channels": 128,
+    "channel_mult": [1, 1, 2, 2, 4],
+    "num_res_blocks": 2,
+    "z_channels": 256,
+    "codebook_size": 1024,
+}
+"""The MaskGIT-VQ that every released legacy variant decodes its pixels with."""
+
+
+def legacy_config(size: str, tokens: int) -> dict[str, Any]:
+    """Arguments of a released legacy variant of one of `SIZES`, with `tokens` latent tokens."""
+    return {
+        "image_size": 256,
+        "encoder": {**SIZES[size], "patch_size": 16},
+        "decoder": {**SIZES[size], "patch_size": 16},
+        "num_latent_tokens": tokens,
+        "token_size": 12,
+        "codebook_size": 4096,
+        "use_l2_norm": True,
+        "pixel": PIXEL_CONFIG,
+    }
+
+
+def _later_config(encoder: str, decoder: str, tokens: int, codebook: int | None, token_size: int) -> dict[str, Any]:
+    return {
+        "image_size": 256,
+        "encoder": {**SIZES[encoder], "patch_size": 16},
+        "decoder": {**SIZES[decoder], "patch_size": 16},
+        "num_latent_tokens": tokens,
+        "token_size": token_size,
+        "codebook_size": codebook,
+    }
+
+
+MINI_CONFIG: Mapping[str, Any] = {
+    "image_size": 32,
+    "encoder": {"width": 48, "layers": 4, "heads": 4, "patch_size": 4},
+    "decoder": {"width": 48, "layers": 4, "heads": 4, "patch_size": 4},
+    "num_latent_tokens": 16,
+    "token_size": 12,
+    "codebook_size": 256,
+    "use_l2_norm": True,
+    "pixel": {
+        "hidden_channels": 32,
+        "channel_mult": [1, 1, 1],
+        "num_res_blocks": 1,
+        "z_channels": 32,
+        "codebook_size": 256,
+    },
+}
+"""The size that this repository trains; its pixel decoder is that of maskgit-vq/mini."""
+
+METHOD = TokenizerMethod(
+    id="titok",
+    title="TiTok",
+    idea="An image is N latent tokens that a transformer reads from its patches, and not a grid",
+    paper=Paper(
+        title="An Image is Worth 32 Tokens for Reconstruction and Generation",
+        authors="Qihang Yu, Mark Weber, Xueqing Deng, Xiaohui Shen, Daniel Cremers, Liang-Chieh Chen",
+        year=2024,
+        url="https://arxiv.org/abs/2406.07550",
+    ),
+    build=TiTok,
+    variants={
+        "l32": Variant(config=legacy_config("large", 32), note="yucornetto/tokenizer_titok_l32_imagenet"),
+        "b64": Variant(config=legacy_config("base", 64), note="yucornetto/tokenizer_titok_b64_imagenet"),
+        "s128": Variant(config=legacy_config("small", 128), note="yucornetto/tokenizer_titok_s128_imagenet"),
+        "bl64-vq8k": Variant(
+            config=_later_config("base", "large", 64, 8192, 64), note="yucornetto/tokenizer_titok_bl64_vq8k_imagenet"
+        ),
+        "bl128-vq8k": Variant(
+            config=_later_config("base", "large", 128, 8192, 64), note="yucornetto/tokenizer_titok_bl128_vq8k_imagenet"
+        ),
+        "sl256-vq8k": Variant(
+            config=_later_config("small", "large", 256, 8192, 64), note="yucornetto/tokenizer_titok_sl256_vq8k_imagenet"
+        ),
+        "ll32-vae": Variant(
+            config=_later_config("large", "large", 32, None, 16),
+            note="yucornetto/tokenizer_titok_ll32_vae_c16_imagenet",
+        ),
+        "bl64-vae": Variant(
+            config=_later_config("base", "large", 64, None, 16), note="yucornetto/tokenizer_titok_bl64_vae_c16_imagenet"
+        ),
+        "bl128-vae": Variant(
+            config=_later_config("base", "large", 128, None, 16),
+            note="yucornetto/tokenizer_titok_bl128_vae_c16_imagenet",
+        ),
+        "mini-16": Variant(
+            config=MINI_CONFIG, weights="titok-mini-16", note="16 tokens of 32x32 images, trained in this repository"
+        ),
+    },
+)

@@ -1,0 +1,138 @@
+"""The driver runs every backbone that it serves as timm does, and refuses every other with its reason."""
+
+import copy
+
+import pytest
+import torch
+from timm import create_model
+from timm.layers import DiffAttention
+from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
+from torch import nn
+
+from reference_impls.layers.vit_attention import attend
+from reference_impls.reducers import none, tome
+from tests.reference_impls import vits
+from tokenmark.contracts import MethodError, NoSettings, UnsupportedBackboneError
+
+TINY = {"img_size": 32, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
+
+
+@pytest.mark.parametrize("attention", ["fused", "eager"])
+@pytest.mark.parametrize("name", vits.SERVED)
+def test_equals_the_untouched_model(name, attention):
+    model = vits.served(name)
+    images = vits.images_for(model)
+    with torch.no_grad():
+        expected = model(images)
+        got = none.build(model, NoSettings(), attention=attention)(images)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+    assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["deit3", "dinov2-registers", "qk-norm", "siglip", "gated-no-position"])
+def test_every_parameter_takes_part(name):
+    """No branch can be skipped: each parameter that moves timm's logits gets the same gradient from the driver."""
+    model = vits.served(name)
+    images = vits.images_for(model, 1)
+    expected = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
+    got = torch.autograd.grad(none.build(model, NoSettings())(images).square().sum(), list(model.parameters()))
+    for (key, _), ours, theirs in zip(model.named_parameters(), got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8, msg=key)
+
+
+def test_leaves_the_model_as_it_was():
+    model = vits.served("dinov2")
+    images = vits.images_for(model)
+    modules, keys = list(model.modules()), list(model.state_dict())
+    with torch.no_grad():
+        expected = model(images)
+        reduced = tome.build(model, tome.TomeSettings(r=2))
+        reduced(images)
+        assert torch.equal(model(images), expected)
+    assert list(model.modules()) == modules
+    assert [key.removeprefix("model.") for key in reduced.state_dict()] == keys
+
+
+def test_mode_follows_the_model():
+    model = VisionTransformer(proj_drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5, **TINY)
+    images = torch.randn(2, 3, 32, 32)
+    reduced = none.build(model.eval(), NoSettings())
+    assert not reduced.training
+    assert torch.equal(reduced(images), reduced(images))
+    reduced.train()
+    assert not torch.equal(reduced(images), reduced(images))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [24, 64])
+def test_size_channels_equal_the_masked_form(dtype, width):
+    """Proportional attention in extra key channels, against softmax(logits + log size) in float64."""
+    torch.manual_seed(0)
+    module = VisionTransformer(**TINY | {"embed_dim": 2 * width}).blocks[0].attn.eval()
+    x = torch.randn(2, 17, 2 * width).to(dtype)
+    size = torch.randint(1, 90, (2, 17)).float()
+    with torch.no_grad():
+        exact = copy.deepcopy(module).to(dtype).double()
+        expected = attend(exact, x.double(), size.double(), "eager")[0]
+        got = attend(module.to(dtype), x, size.double() if dtype == torch.float64 else size, "fused")[0]
+        plain = attend(module, x, None, "fused")[0]
+    error = (got.double() - expected).abs().max()
+    assert error < {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+    assert (plain.double() - expected).abs().max() > 2 * error
+
+
+@pytest.mark.parametrize("size", [None, torch.arange(1.0, 19.0, dtype=torch.float64).reshape(2, 9)])
+def test_class_row_and_received_are_the_same_fused_and_eager(size):
+    model = vits.served("qk-norm")
+    x = torch.randn(2, 9, 32, dtype=torch.float64)
+    fused, eager = (attend(model.blocks[0].attn, x, size, kind)[1] for kind in ("fused", "eager"))
+    assert fused.rows is None
+    torch.testing.assert_close(fused.class_row(), eager.class_row())
+    torch.testing.assert_close(fused.received(), eager.received())
+    torch.testing.assert_close(eager.received().sum(dim=1), torch.full((2,), 18.0, dtype=torch.float64))
+
+
+class Subclass(VisionTransformer):
+    """May override anything."""
+
+
+def _with_block(**changes):
+    return lambda: VisionTransformer(**TINY, **changes)
+
+
+REFUSED = {
+    "swin": (lambda: create_model("swin_tiny_patch4_window7_224"), "SwinTransformer is not served"),
+    "convnext": (lambda: create_model("convnext_tiny"), "ConvNeXt is not served"),
+    "eva02": (lambda: create_model("eva02_tiny_patch14_224"), "Eva is not served"),
+    "beit": (lambda: create_model("beit_base_patch16_224"), "Beit is not served"),
+    "relative positions": (lambda: create_model("vit_relpos_small_patch16_224"), "VisionTransformerRelPos is not"),
+    "hybrid": (lambda: create_model("vit_tiny_r_s16_p8_224"), "HybridEmbed has no fixed grid"),
+    "not a transformer": (lambda: nn.Linear(2, 2), "Linear is not served"),
+    "subclass": (lambda: Subclass(**TINY), "Subclass is not served"),
+    "post-norm": (_with_block(block_fn=ResPostBlock), "blocks of type ResPostBlock"),
+    "parallel": (_with_block(block_fn=ParallelScalingBlock), "blocks of type ParallelScalingBlock"),
+    "differential": (_with_block(attn_layer=DiffAttention), "attention of type DiffAttention"),
+    "patch dropout": (_with_block(patch_drop_rate=0.5), "drops patches in training"),
+    "no pooling": (_with_block(global_pool=""), "pooling ''"),
+    "two poolings": (_with_block(global_pool="avgmax"), "pooling 'avgmax'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refuses_with_the_reason(case):
+    make, reason = REFUSED[case]
+    with torch.device("meta"):
+        model = make()
+    with pytest.raises(UnsupportedBackboneError, match=reason) as caught:
+        none.build(model, NoSettings())
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_compiled_model():
+    with pytest.raises(UnsupportedBackboneError, match="not compiled"):
+        none.build(torch.compile(VisionTransformer(**TINY), backend="eager"), NoSettings())
+
+
+def test_refuses_an_unknown_attention():
+    with pytest.raises(MethodError, match="'fused' or 'eager'"):
+        none.build(VisionTransformer(**TINY), NoSettings(), attention="flash")

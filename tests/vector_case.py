@@ -1,0 +1,73 @@
+"""Read a parity vector, fill a module as it says, and compare outputs with it.
+
+A vector records what a paper's official release gives for weights and inputs made by rule; see `tests/parity.py`.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests import parity
+
+VECTORS = Path(__file__).parent / "vectors"
+
+
+def load(name: str) -> dict[str, Any]:
+    """The vector `tests/vectors/<name>.json`."""
+    with (VECTORS / f"{name}.json").open() as file:
+        return json.load(file)
+
+
+def fill(module: nn.Module, vector: dict[str, Any]) -> nn.Module:
+    """Make `module` float64 and in evaluation mode, and fill it; its keys and shapes must be the vector's."""
+    module.double().eval()
+    state = module.state_dict()
+    got = {key: list(value.shape) for key, value in state.items()}
+    expected = {key: list(shape) for key, shape in vector["parameters"].items()}
+    differing = sorted(key for key in got.keys() | expected.keys() if got.get(key) != expected.get(key))
+    lines = [f"{key}: {got.get(key, 'missing')}, expected {expected.get(key, 'no such key')}" for key in differing]
+    assert not differing, "state dict differs from the release's:\n" + "\n".join(lines[:20])
+    with torch.no_grad():
+        parity.fill(state, keep=tuple(vector.get("kept", ())))
+    return module
+
+
+def inputs(vector: dict[str, Any]) -> dict[str, Tensor]:
+    """The vector's inputs: float64, or int64 where their values are given as integers."""
+    return {name: torch.from_numpy(parity.make_input(name, spec)) for name, spec in vector["inputs"].items()}
+
+
+def check(vector: dict[str, Any], **outputs: Tensor) -> None:
+    """Assert that every output equals the one that the vector records under its name."""
+    lines = []
+    for name, tensor in outputs.items():
+        assert name in vector["outputs"], f"the vector has no output '{name}': {', '.join(vector['outputs'])}"
+        if found := parity.mismatch(vector["outputs"][name], tensor.detach().cpu().numpy()):
+            lines.append(f"{name}: {found}")
+    assert not lines, "\n".join(lines)
+
+
+def check_keys(module: nn.Module, vector: dict[str, Any]) -> None:
+    """Assert that the state dict has exactly the vector's keys, in its order, with its shapes."""
+    got = [(key, list(value.shape)) for key, value in module.state_dict().items()]
+    assert got == [(key, list(shape)) for key, shape in vector["parameters"].items()]
+
+
+@contextmanager
+def outputs_of(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """What each of `modules` gives inside the block, under its name; filled in as they run."""
+    seen: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(lambda _module, _args, output, name=name: seen.__setitem__(name, output))
+        for name, module in modules.items()
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,33 @@
+"""Options that several verbs share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def results_option(function: F) -> F:
+    """`--results`."""
+    return click.option(
+        "--results",
+        "results_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("results"),
+        show_default=True,
+        help="Folder of records.",
+    )(function)
+
+
+def suites_option(function: F) -> F:
+    """`--suites`."""
+    return click.option(
+        "--suites",
+        "suites_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("suites"),
+        show_default=True,
+        help="Folder of suite files.",
+    )(function)

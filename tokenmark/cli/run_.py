@@ -1,0 +1,51 @@
+"""`tokenmark run`: measure a suite."""
+
+import os
+from pathlib import Path
+
+import click
+
+from tokenmark.cli.options import results_option, suites_option
+
+
+@click.command("run")
+@click.argument("suite")
+@click.option("--method", "methods", multiple=True, help="Only the jobs of this method; may be repeated.")
+@click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Folder of prepared data; embedded data are prepared there on first use.",
+)
+@click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
+@results_option
+@suites_option
+def command(
+    suite: str,
+    methods: tuple[str, ...],
+    device: str,
+    data: Path,
+    page: bool,
+    results_folder: Path,
+    suites_folder: Path,
+) -> int:
+    """Measure SUITE: a name (see `tokenmark list suites`) or a path to a suite file.
+
+    What has a record already is left alone; what was stopped goes on where it was. Records are written to
+    RESULTS/records, and logged to MLflow (MLFLOW_TRACKING_URI, or a sqlite file in RESULTS).
+
+    Ends with status 0 if all is measured, 2 if something could not be.
+    """
+    from tokenmark.bench import Bench  # noqa: PLC0415  the engine takes seconds to import
+
+    bench = Bench(
+        results_folder=results_folder,
+        data_folder=data,
+        device=device,
+        checkpoint_seconds=float(os.environ.get("TOKENMARK_CHECKPOINT_SECONDS", "10")),
+    )
+    return bench.run(suite, suites_folder, methods, page=page)

@@ -1,0 +1,1 @@
+"""The leaderboard page: a pure function of the records."""

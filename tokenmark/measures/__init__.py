@@ -1,0 +1,1 @@
+"""Measures: states that sum over images, and the numbers that come of them."""

@@ -1,0 +1,53 @@
+"""What every measure offers: it is updated with batches, kept when a run is killed, and computed at the end."""
+
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tokenmark.records import Value
+
+Array: TypeAlias = npt.NDArray[np.generic]
+State: TypeAlias = dict[str, Array]
+
+
+class Measure(Protocol):
+    """A running measure. `load(state())` of a fresh one goes on exactly where the old one stood."""
+
+    def state(self) -> State:
+        """Everything summed so far, as arrays."""
+        ...
+
+    def load(self, state: State) -> None:
+        """Take over what an unfinished run had."""
+        ...
+
+    def compute(self) -> list[Value]:
+        """The values with their errors."""
+        ...
+
+
+class PerImage:
+    """One float64 per image, in the order of images: the state behind every mean over images."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.float64]] = []
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        """Append the values of one batch, `(B,)`."""
+        self._parts.append(values)
+
+    def all(self) -> npt.NDArray[np.float64]:
+        """The values of all images so far, `(N,)`."""
+        return np.concatenate(self._parts) if self._parts else np.zeros(0)
+
+    def replace(self, values: Array) -> None:
+        """Take over the values of an unfinished run."""
+        self._parts = [values.astype(np.float64)]
+
+
+def mean_value(name: str, values: npt.NDArray[np.float64]) -> Value:
+    """The mean over images with its standard error (n - 1 in the variance)."""
+    n = len(values)
+    se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+    return Value(name=name, value=float(values.mean()), n=n, se=se)

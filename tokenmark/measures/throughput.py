@@ -1,0 +1,117 @@
+"""Throughput and latency of several contenders that take turns in one process.
+
+Each round times every contender once, in rotating order, so that a machine that slows down slows them all. Rounds go
+on until both a shortest time and a fewest count are reached. The ratio of two contenders is the ratio of their median
+times; its interval resamples whole rounds (bootstrap), so that it stays paired.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Times = npt.NDArray[np.float64]
+BOOTSTRAPS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long and how often to time. Part of a run's specification."""
+
+    batches: tuple[int, ...] = (1, 64)
+    min_seconds: float = 2.0
+    """Shortest measured time per contender and batch size."""
+    min_rounds: int = 20
+    """Fewest measured rounds."""
+    warm_seconds: float = 0.5
+    """Shortest warm-up per contender."""
+    steady: float = 0.1
+    """The warm-up ends when three windows in a row agree within this share..."""
+    max_warm_seconds: float = 5.0
+    """... or after this long, which is then said."""
+    compiled: bool = False
+    """Whether the unreduced model is also timed through torch.compile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Seconds per call of each contender, round by round, at one batch size."""
+
+    batch: int
+    seconds: dict[str, Times]
+    steady: bool
+
+    def images_per_second(self, name: str) -> float:
+        """From the median time of a call."""
+        return self.batch / float(np.median(self.seconds[name]))
+
+    def quantile_ms(self, name: str, q: float) -> float:
+        """A quantile of the time of a call, in milliseconds."""
+        return float(np.quantile(self.seconds[name], q)) * 1e3
+
+    def spread(self, name: str) -> tuple[float, float]:
+        """95 % bootstrap interval of `images_per_second`."""
+        medians = np.median(_resampled(self.seconds[name]), axis=1)
+        low, high = np.quantile(self.batch / medians, [0.025, 0.975])
+        return float(low), float(high)
+
+    def speedup(self, name: str, base: str) -> tuple[float, tuple[float, float]]:
+        """How many times faster than `base`: ratio of median times, with a 95 % interval over rounds."""
+        ratio = float(np.median(self.seconds[base]) / np.median(self.seconds[name]))
+        rounds = _rounds(len(self.seconds[name]))
+        ratios = np.median(self.seconds[base][rounds], axis=1) / np.median(self.seconds[name][rounds], axis=1)
+        low, high = np.quantile(ratios, [0.025, 0.975])
+        return ratio, (float(low), float(high))
+
+
+def _rounds(n: int) -> npt.NDArray[np.int64]:
+    return np.random.Generator(np.random.Philox(0)).integers(0, n, (BOOTSTRAPS, n))
+
+
+def _resampled(values: Times) -> Times:
+    return np.asarray(values[_rounds(len(values))])
+
+
+def measure(contenders: dict[str, Callable[[Tensor], Tensor]], images: Tensor, timing: Timing) -> Timed:
+    """Time all contenders on the same `images`, which lie on the device already; loading is not timed."""
+    with torch.inference_mode():
+        warmed = [_warm_up(call, images, timing) for call in contenders.values()]
+        names = list(contenders)
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        rounds = 0
+        while rounds < timing.min_rounds or min(sum(times) for times in seconds.values()) < timing.min_seconds:
+            for place in range(len(names)):
+                name = names[(place + rounds) % len(names)]
+                seconds[name].append(_timed(contenders[name], images))
+            rounds += 1
+    return Timed(len(images), {name: np.asarray(times) for name, times in seconds.items()}, all(warmed))
+
+
+def _warm_up(call: Callable[[Tensor], Tensor], images: Tensor, timing: Timing) -> bool:
+    """Call until three windows agree; whether they ever did."""
+    windows: list[float] = []
+    start = time.perf_counter()
+    while (spent := time.perf_counter() - start) < timing.max_warm_seconds:
+        windows.append(min(_timed(call, images) for _ in range(3)))
+        last = windows[-3:]
+        if spent >= timing.warm_seconds and len(last) == 3 and max(last) <= (1 + timing.steady) * min(last):
+            return True
+    return False
+
+
+def _timed(call: Callable[[Tensor], Tensor], images: Tensor) -> float:
+    """Seconds of one call, the device's queue drained on both sides."""
+    _synchronize(images.device)
+    start = time.perf_counter()
+    call(images)
+    _synchronize(images.device)
+    return time.perf_counter() - start
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,166 @@
+"""From a suite to runs: every job is checked by name, then becomes specifications with every hash in place."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from tokenmark import __version__, backbones, build, protocols, provenance, registry, weights
+from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod, Variant
+from tokenmark.data import catalog
+from tokenmark.errors import TokenmarkError
+from tokenmark.measures import features
+from tokenmark.measures.throughput import Timing
+from tokenmark.protocols import Protocol
+from tokenmark.spec import RunSpec
+from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite
+from tokenmark.tasks import TASKS
+from tokenmark.tasks.base import Context
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A run that can start, or the reason why it cannot."""
+
+    title: str
+    spec: RunSpec | None = None
+    problem: TokenmarkError | None = None
+
+
+def check_names(suite: Suite) -> None:
+    """Refuse a suite that names what does not exist, before anything is measured.
+
+    Raises:
+        UnknownNameError: a method, variant, preset, model or setting that does not exist.
+        SuiteError: a setting of a wrong type.
+    """
+    for job in suite.jobs:
+        match job:
+            case ReconstructionJob():
+                registry.variant_of(registry.get_as(TokenizerMethod, job.method), job.variant)
+            case GenerationJob():
+                method = registry.get_as(GeneratorMethod, job.method)
+                registry.variant_of(method, job.variant)
+                build.preset_of(method, job.preset)
+            case ClassificationJob():
+                backbones.get(job.model)
+                build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
+
+
+def plan(suite: Suite, name: str, context: Context, site: str, only: tuple[str, ...] = ()) -> list[Planned]:
+    """All runs of a suite, or those of the methods in `only`, in its order.
+
+    Weights or data that are missing or altered become the problem of the runs that need them, and of no others.
+    """
+    check_names(suite)
+    protocol = protocols.get(suite.protocol)
+    planned: list[Planned] = []
+    for job in suite.jobs:
+        if only and job.method not in only:
+            continue
+        for part in _parts(job):
+            title = " ".join(str(word) for word in (job.method, *part.values()) if word)
+            try:
+                spec = _spec(suite, name, job, part, protocol, context, site)
+            except TokenmarkError as error:
+                planned.append(Planned(title, problem=error))
+            else:
+                planned.append(Planned(spec.title, spec))
+    return planned
+
+
+def _parts(job: Job) -> list[dict[str, Any]]:
+    """The runs of one job: one, or one per length of code."""
+    match job:
+        case ReconstructionJob(tokens=None):
+            return [{"variant": job.variant}]
+        case ReconstructionJob():
+            return [{"variant": job.variant, "tokens": tokens} for tokens in job.tokens or ()]
+        case GenerationJob():
+            return [{"variant": job.variant, "settings": {"preset": job.preset}}]
+        case ClassificationJob():
+            return [{"variant": job.model, "settings": _changed(job.method, job.settings)}]
+
+
+def _changed(method: str, given: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The settings that differ from the method's own; those are in its source, whose hash is in the specification."""
+    found = registry.get_as(ReducerMethod, method)
+    settings, usual = build.settings_of(found, given), found.settings()
+    return {
+        field.name: _plain(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != getattr(usual, field.name)
+    }
+
+
+def _plain(value: Any) -> JsonValue:
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _spec(
+    suite: Suite,
+    name: str,
+    job: Job,
+    part: dict[str, Any],
+    protocol: Protocol,
+    context: Context,
+    site: str,
+) -> RunSpec:
+    splits = [protocol.reconstruction_reference]
+    if isinstance(job, GenerationJob):
+        splits = [protocol.generation_reference]
+    data = {split: catalog.load(protocol.data, split, context.data) for split in splits}
+    measures = tuple(job.measures if job.measures is not None else TASKS[job.task].measures)
+    timed = "throughput" in measures
+    return RunSpec(
+        suite=name,
+        task=job.task,
+        method=job.method,
+        implementation=registry.implementation(job.method),
+        weights=_weights(job, protocol),
+        data={f"{protocol.data}/{split}": found.manifest.sha256 for split, found in data.items()},
+        protocol=protocol.id,
+        protocol_version=protocol.version,
+        protocol_sha256=protocol.sha256,
+        measures=measures,
+        timing=_timing(suite) if timed else {},
+        samples=job.samples if isinstance(job, GenerationJob) else len(data[splits[0]]),
+        batch_size=job.batch_size or suite.batch_size,
+        seed=suite.seed,
+        tokenmark=__version__,
+        device=provenance.device_label(context.device),
+        site=site,
+        **part,
+    )
+
+
+def _timing(suite: Suite) -> dict[str, JsonValue]:
+    table = suite.timing
+    timing = Timing(tuple(table.batches), table.min_seconds, table.min_rounds, compiled=table.compiled)
+    return {key: _plain(value) for key, value in dataclasses.asdict(timing).items()}
+
+
+def _weights(job: Job, protocol: Protocol) -> dict[str, str]:
+    """Hashes of all weights that a run reads, checked against their cards."""
+    if isinstance(job, ClassificationJob):
+        found = weights.bundled("tokenmark", backbones.get(job.model).weights)
+        return {found.name: found.sha256}
+    hashes = {protocol.features: features.check(protocol.features).sha256}
+    method: TokenizerMethod | GeneratorMethod
+    if isinstance(job, GenerationJob):
+        method = registry.get_as(GeneratorMethod, job.method)
+        chosen = registry.variant_of(method, job.variant)
+        decoder, size = build.tokenizer_of(method, chosen)
+        hashes |= _hash_of(decoder, registry.variant_of(registry.get_as(TokenizerMethod, decoder), size))
+    else:
+        method = registry.get_as(TokenizerMethod, job.method)
+        chosen = registry.variant_of(method, job.variant)
+    return hashes | _hash_of(job.method, chosen)
+
+
+def _hash_of(method: str, variant: Variant) -> dict[str, str]:
+    if variant.weights is None:
+        return {}
+    found = weights.bundled(registry.locations()[method].package, variant.weights)
+    return {found.name: found.sha256}

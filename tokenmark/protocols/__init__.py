@@ -1,0 +1,21 @@
+"""Named, versioned protocols: everything around a method that can move its numbers."""
+
+from tokenmark.errors import UnknownNameError
+from tokenmark.protocols.base import Protocol
+from tokenmark.protocols.mini import MINI
+
+PROTOCOLS = {protocol.id: protocol for protocol in (MINI,)}
+
+
+def get(name: str) -> Protocol:
+    """The protocol called `name`.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    if name not in PROTOCOLS:
+        raise UnknownNameError("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+__all__ = ["PROTOCOLS", "Protocol", "get"]

@@ -1,0 +1,23 @@
+"""The protocol of the embedded default data. Its distances are not ImageNet FIDs, and are never shown as such."""
+
+from tokenmark.protocols.base import Protocol
+
+MINI = Protocol(
+    id="mini",
+    version=1,
+    title="Handwritten digits, 32 x 32: features of a small classifier trained on the other 1,297 digits",
+    data="digits-32",
+    reconstruction_reference="val",
+    generation_reference="train",
+    crop="none",
+    uint8_rule="round",
+    features="mini-features",
+    feature_resize="none (32 x 32 in, 32 x 32 seen)",
+    feature_dtype="float32",
+    tf32=False,
+    order="index",
+    class_sampling="balanced",
+    model_precision="float32",
+    stochastic_encoder="seeded-per-batch",
+    comparable_with="other numbers under `mini` only; no published number",
+)

@@ -1,0 +1,142 @@
+"""Find methods by name, and import a method's file only when that method is asked for.
+
+A method is known by where it lies: `reference_impls/{tokenizers,generators,reducers}/<id>.py` holds `METHOD`.
+Other people's packages announce theirs through the entry-point group `tokenmark.methods`
+(`my-method = "my_package.my_method:METHOD"`). Nothing is imported to answer which names exist.
+"""
+
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from tokenmark import sources
+from tokenmark.contracts import GeneratorMethod, Method, ReducerMethod, TokenizerMethod, Variant
+from tokenmark.errors import TokenmarkError, UnknownNameError
+
+ENTRY_POINTS = "tokenmark.methods"
+BUILT_IN = ("reference_impls.tokenizers", "reference_impls.generators", "reference_impls.reducers")
+
+M = TypeVar("M", bound=Method)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a method's object is to be found."""
+
+    module: str
+    attribute: str = "METHOD"
+
+    @property
+    def package(self) -> str:
+        """The top-level package, in whose `weights/` folder the method's bundled weights lie."""
+        return self.module.partition(".")[0]
+
+
+@functools.cache
+def locations() -> dict[str, Location]:
+    """All known method ids and their places.
+
+    Raises:
+        TokenmarkError: two packages claim one id (one name, one algorithm).
+    """
+    found = {
+        module.name.replace("_", "-"): Location(f"{folder}.{module.name}")
+        for folder in BUILT_IN
+        for module in pkgutil.iter_modules(_folder(folder))
+    }
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        place = Location(entry.module, entry.attr or "METHOD")
+        if found.setdefault(entry.name, place) != place:
+            raise TokenmarkError(
+                f"two methods are called '{entry.name}': {found[entry.name].module} and {place.module};"
+                " uninstall one or rename its entry point"
+            )
+    return found
+
+
+def _folder(package: str) -> list[str]:
+    spec = importlib.util.find_spec(package)
+    return list(spec.submodule_search_locations or []) if spec else []
+
+
+@functools.cache
+def get(name: str) -> Method:
+    """Import the method called `name`.
+
+    Raises:
+        UnknownNameError: no such method; the nearest names are given.
+        TokenmarkError: its file does not hold what a method must be.
+    """
+    known = locations()
+    if name not in known:
+        raise UnknownNameError("method", name, known)
+    place = known[name]
+    try:
+        method = getattr(importlib.import_module(place.module), place.attribute)
+    except (ImportError, SyntaxError, AttributeError) as error:
+        raise TokenmarkError(f"method '{name}' cannot be imported from {place.module}: {error}") from error
+    if not isinstance(method, TokenizerMethod | GeneratorMethod | ReducerMethod) or method.id != name:
+        raise TokenmarkError(
+            f"{place.module}:{place.attribute} must be a TokenizerMethod, GeneratorMethod or ReducerMethod"
+            f" with id '{name}'"
+        )
+    return method
+
+
+def get_as(kind: type[M], name: str) -> M:
+    """The method called `name`, which must be of the given kind.
+
+    Raises:
+        TokenmarkError: it is a method of another kind.
+    """
+    method = get(name)
+    if not isinstance(method, kind):
+        raise TokenmarkError(f"'{name}' is a {kind_of(method)}, but a {kind_name(kind)} is needed here")
+    return method
+
+
+def kind_name(kind: type[Method]) -> str:
+    """`tokenizer`, `generator` or `reducer`."""
+    return kind.__name__.removesuffix("Method").lower()
+
+
+def kind_of(method: Method) -> str:
+    """The kind of a method, in words."""
+    return kind_name(type(method))
+
+
+def variant_of(method: TokenizerMethod | GeneratorMethod, name: str) -> Variant:
+    """A named size of a method.
+
+    Raises:
+        UnknownNameError: it has no such variant.
+    """
+    if name not in method.variants:
+        raise UnknownNameError(f"variant of {method.id}", name, method.variants)
+    return method.variants[name]
+
+
+def package_folder(package: str) -> Path:
+    """The folder of an importable top-level package."""
+    folders = _folder(package)
+    if not folders:
+        raise TokenmarkError(f"package '{package}' has no folder to look for weights in")
+    return Path(folders[0])
+
+
+@functools.cache
+def implementation(name: str) -> str:
+    """SHA-256 of the source that makes up a method: its file and what that imports from its own package.
+
+    Part of every run's specification, so that a changed method is measured again.
+    """
+    digest = hashlib.sha256()
+    for module in sources.closure(locations()[name].module):
+        digest.update(module.name.encode() + b"\0" + module.text.encode() + b"\0")
+    return digest.hexdigest()

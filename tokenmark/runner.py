@@ -1,0 +1,238 @@
+"""Run what is planned: skip what is done, go on with what was stopped, and let no job harm another."""
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+
+from tokenmark import memory, protocols, provenance
+from tokenmark.errors import StorageError, TokenmarkError
+from tokenmark.files import sha256_bytes, write_atomic
+from tokenmark.measures.base import State
+from tokenmark.plan import Planned
+from tokenmark.records import Picture, Record
+from tokenmark.spec import RunSpec
+from tokenmark.store import Results
+from tokenmark.tasks import TASKS
+from tokenmark.tasks.base import Context, Outcome, Session, gathered, scatter
+
+STATE = "state.npz"
+
+
+class Watcher(Protocol):
+    """Who is told how a suite goes."""
+
+    def start(self, title: str, total: int, done: int) -> None:
+        """A run begins, or goes on at image `done` of `total`."""
+        ...
+
+    def advance(self, done: int) -> None:
+        """So many images of the run are done."""
+        ...
+
+    def phase(self, name: str) -> None:
+        """The run is past its images and does something else."""
+        ...
+
+    def finished(self, record: Record) -> None:
+        """A record was written."""
+        ...
+
+    def present(self, record: Record) -> None:
+        """A run needs nothing: its record is there."""
+        ...
+
+    def failed(self, title: str, error: Exception) -> None:
+        """A run ended without a record."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that the reader should know."""
+        ...
+
+
+@dataclass(slots=True)
+class Summary:
+    """How a suite ended."""
+
+    records: list[Record] = field(default_factory=list)
+    """All records of the suite, new and old, in its order."""
+    measured: int = 0
+    present: int = 0
+    failures: list[tuple[str, Exception]] = field(default_factory=list)
+
+
+def run_all(
+    planned: Sequence[Planned], results: Results, context: Context, watcher: Watcher, checkpoint_seconds: float = 10.0
+) -> Summary:
+    """Run every planned run that has no record yet. The results folder must be locked by the caller.
+
+    Raises:
+        StorageError: the results folder cannot be written: nothing after it could be kept either.
+        KeyboardInterrupt: after the state of the stopped run was kept.
+    """
+    summary = Summary()
+    for item in planned:
+        try:
+            if item.spec is None:
+                raise item.problem or TokenmarkError(f"{item.title} cannot be planned")
+            record = results.find(item.spec)
+            if record is None:
+                record = _run(item.spec, results, context, watcher, checkpoint_seconds)
+                summary.measured += 1
+                watcher.finished(record)
+            else:
+                summary.present += 1
+                watcher.present(record)
+            summary.records.append(record)
+        except StorageError:
+            raise
+        except Exception as error:  # noqa: BLE001  one failing job must not stop the others
+            summary.failures.append((item.title, error))
+            watcher.failed(item.title, error)
+    return summary
+
+
+def _run(spec: RunSpec, results: Results, context: Context, watcher: Watcher, checkpoint_seconds: float) -> Record:
+    started, begun = datetime.now(UTC), time.perf_counter()
+    torch.manual_seed(spec.seed)
+    memory.reset_peak(context.device)
+    with _number_types(spec):
+        environment = provenance.environment(context.device)
+        session = TASKS[spec.task].open(spec, context)
+        opened = time.perf_counter()
+        state = Checkpoint(results.partial(spec) / STATE, checkpoint_seconds)
+        progress = _Progress(session, state, spec.batch_size, watcher)
+        watcher.start(spec.title, session.total, progress.done)
+        progress.run()
+        summed = time.perf_counter()
+        outcome = session.finish(watcher.phase)
+    ended = time.perf_counter()
+    record = Record(
+        run=spec.run,
+        spec=spec,
+        values=tuple(outcome.values),
+        details=outcome.details,
+        environment=environment,
+        started=started.isoformat(timespec="seconds"),
+        durations={
+            "open": round(opened - begun, 3),
+            "images": round(summed - opened + state.seconds_before, 3),
+            "finish": round(ended - summed, 3),
+        },
+        peak_memory_bytes=memory.peak(context.device),
+        warnings=(*progress.warnings, *outcome.warnings),
+        pictures=_pictures(spec, outcome),
+    ).sealed()
+    results.write(record, {name: data for name, (data, _) in outcome.pictures.items()})
+    return record
+
+
+def _pictures(spec: RunSpec, outcome: Outcome) -> dict[str, Picture]:
+    return {
+        name: Picture(file=f"{spec.run}.{name}.png", sha256=sha256_bytes(data), caption=caption)
+        for name, (data, caption) in outcome.pictures.items()
+    }
+
+
+class Checkpoint:
+    """The state of an unfinished run on disk: what was summed, over how many images, in what time."""
+
+    def __init__(self, path: Path, every_seconds: float) -> None:
+        self._path, self._every = path, every_seconds
+        self._saved = self._begun = time.perf_counter()
+        self.seconds_before = 0.0
+
+    def load(self) -> tuple[int, State]:
+        """Images done and the measures' state; nothing done where there is no state, or a broken one."""
+        try:
+            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            facts = json.loads(str(arrays.pop("facts")))
+            self.seconds_before = float(facts["seconds"])
+            return int(facts["done"]), arrays
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return 0, {}
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+        return time.perf_counter() - self._saved >= self._every
+
+    def save(self, done: int, state: State) -> None:
+        """Write the state atomically."""
+        out = io.BytesIO()
+        seconds = self.seconds_before + time.perf_counter() - self._begun
+        np.savez(out, facts=np.asarray(json.dumps({"done": done, "seconds": seconds})), **state)  # type: ignore[arg-type]
+        write_atomic(self._path, out.getvalue())
+        self._saved = time.perf_counter()
+
+
+class _Progress:
+    """The loop over images: in batches, halved where memory runs out, saved as it goes."""
+
+    def __init__(self, session: Session, state: Checkpoint, batch: int, watcher: Watcher) -> None:
+        self._session, self._state, self._batch, self._watcher = session, state, batch, watcher
+        self.done, arrays = state.load()
+        self.warnings: list[str] = []
+        if self.done:
+            scatter(session.measures, arrays)
+
+    def run(self) -> None:
+        try:
+            while self.done < self._session.total:
+                self._step()
+                self._watcher.advance(self.done)
+                if self._state.due():
+                    self._save()
+        except KeyboardInterrupt:
+            self._save()
+            raise
+
+    def _step(self) -> None:
+        stop = min(self.done + self._batch, self._session.total)
+        try:
+            self._session.step(self.done, stop)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if self._batch == 1:
+                raise TokenmarkError(f"out of memory even with one image at a time: {error}") from error
+            self._batch //= 2
+            text = f"out of memory: batch halved to {self._batch}"
+            self.warnings.append(text)
+            self._watcher.note(text)
+            memory.release()
+        else:
+            self.done = stop
+
+    def _save(self) -> None:
+        self._state.save(self.done, gathered(self._session.measures))
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on a processor."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
+
+
+@contextlib.contextmanager
+def _number_types(spec: RunSpec) -> Iterator[None]:
+    """TF32 as the protocol says, whatever the caller had set."""
+    allowed = protocols.get(spec.protocol).tf32
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

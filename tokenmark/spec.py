@@ -1,0 +1,73 @@
+"""What a run is: a frozen specification whose hash names it."""
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import JsonValue
+
+from tokenmark.files import canonical_json, sha256_text
+
+TaskName = Literal["reconstruction", "generation", "classification"]
+Precision = Literal["float32", "bfloat16"]
+Sha256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class RunSpec(pydantic.BaseModel):
+    """Everything that can change a number. Two runs with one specification give one result.
+
+    `device` and `site` say where: the same experiment on another machine is another run, so that nobody's
+    records overwrite anybody's.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    suite: str
+    task: TaskName
+    method: str
+    variant: str | None = None
+    """The method's size; for a classification, the classifier that was reduced."""
+    settings: dict[str, JsonValue] = {}
+    tokens: int | None = None
+    """The length asked of a variable-length code; None is the whole code."""
+    implementation: Sha256
+    """Hash of the method's source and of what it imports from its own package."""
+    weights: dict[str, Sha256] = {}
+    data: dict[str, Sha256]
+    """Hash of the manifest of each split that is read."""
+    protocol: str
+    protocol_version: int
+    protocol_sha256: Sha256
+    measures: tuple[str, ...]
+    timing: dict[str, JsonValue] = {}
+    """How throughput is timed; empty where it is not."""
+    samples: int
+    batch_size: int
+    precision: Precision = "float32"
+    seed: int
+    tokenmark: str
+    """Version of this package."""
+    device: str
+    site: str
+
+    @property
+    def run(self) -> str:
+        """The name of this run: SHA-256 of its canonical JSON."""
+        return sha256_text(canonical_json(self.model_dump(mode="json")))
+
+    @property
+    def experiment(self) -> str:
+        """The same for everybody who runs this experiment, wherever: the hash without device and site."""
+        return sha256_text(canonical_json(self.model_dump(mode="json", exclude={"device", "site"})))
+
+    @property
+    def title(self) -> str:
+        """The run in a few words: method, variant, and what sets it apart."""
+        name = f"{self.method}/{self.variant}" if self.variant else self.method
+        parts = [f"{key}={_brief(value)}" for key, value in self.settings.items()]
+        if self.tokens is not None:
+            parts.append(f"tokens={self.tokens}")
+        return " ".join([name, *parts])
+
+
+def _brief(value: JsonValue) -> str:
+    return "-".join(_brief(item) for item in value) if isinstance(value, list) else str(value)

@@ -1,0 +1,136 @@
+"""Suites: what is measured, one TOML file each. A suite names jobs; every job becomes one or more runs."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, JsonValue
+
+from tokenmark import protocols
+from tokenmark.errors import SuiteError, UnknownNameError
+from tokenmark.tasks import TASKS
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Job(_Strict):
+    method: str
+    measures: list[str] | None = None
+    """None takes all that the task has."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """None takes the suite's."""
+
+
+class ReconstructionJob(_Job):
+    """Encode and decode the held-out images; `tokens` gives one run per length."""
+
+    task: Literal["reconstruction"]
+    variant: str
+    tokens: list[Annotated[int, Field(ge=1)]] | None = None
+
+
+class GenerationJob(_Job):
+    """Sample images by class."""
+
+    task: Literal["generation"]
+    variant: str
+    preset: str
+    samples: Annotated[int, Field(ge=2)]
+
+
+class ClassificationJob(_Job):
+    """Classify the held-out images with a reduced model, and time it."""
+
+    task: Literal["classification"]
+    model: str
+    settings: dict[str, JsonValue] = {}
+
+
+Job = ReconstructionJob | GenerationJob | ClassificationJob
+
+
+class TimingTable(_Strict):
+    """How throughput is timed; see `tokenmark.measures.throughput.Timing`."""
+
+    batches: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    min_seconds: Annotated[float, Field(gt=0)]
+    min_rounds: Annotated[int, Field(ge=2)]
+    compiled: bool = False
+
+
+class Suite(_Strict):
+    """One suite file."""
+
+    version: Literal[1]
+    title: str
+    protocol: str
+    batch_size: Annotated[int, Field(ge=1)]
+    seed: int = 0
+    timing: TimingTable
+    jobs: list[Annotated[Job, Field(discriminator="task")]] = Field(min_length=1)
+
+
+def find(name: str, folder: Path) -> Path:
+    """The file of a suite: a path to one, or a name in `folder`.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+    """
+    if name.endswith(".toml") and Path(name).is_file():
+        return Path(name)
+    path = folder / f"{name}.toml"
+    if not path.is_file():
+        raise UnknownNameError("suite", name, [known.stem for known in folder.glob("*.toml")])
+    return path
+
+
+def load(path: Path) -> Suite:
+    """Read a suite and check every name that needs no method's file to be imported.
+
+    Raises:
+        SuiteError: it is not TOML, or has an unknown key, a wrong type, or a measure that its task does not have.
+        UnknownNameError: its protocol does not exist.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path} is not TOML: {error}") from error
+    except OSError as error:
+        raise SuiteError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        suite = Suite.model_validate(raw)
+    except pydantic.ValidationError as error:
+        raise SuiteError(f"{path}: {_first_line(error)}") from error
+    protocols.get(suite.protocol)
+    for place, job in enumerate(suite.jobs):
+        for measure in job.measures or ():
+            if measure not in TASKS[job.task].measures:
+                known = UnknownNameError(f"measure of task {job.task}", measure, TASKS[job.task].measures)
+                raise SuiteError(f"{path}: jobs.{place}: {known}")
+    return suite
+
+
+def _first_line(error: pydantic.ValidationError) -> str:
+    """The first problem as `where: what is wrong`, with the nearest key for a misspelt one."""
+    first = error.errors()[0]
+    tags = {"reconstruction", "generation", "classification"}
+    place = [str(part) for part in first["loc"]]
+    # pydantic puts the job's tag into the path; a reader of the file does not know it
+    where = ".".join(part for at, part in enumerate(place) if not (part in tags and place[at - 1].isdigit()))
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(place[-1], _keys(), n=1)
+        return f"{where}: unknown key" + (f"; did you mean '{near[0]}'?" if near else "")
+    if first["type"] == "union_tag_invalid":
+        return f"{where}: unknown task {first['ctx']['tag']}; tasks are {', '.join(sorted(tags))}"
+    got: Any = first["input"]
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _keys() -> set[str]:
+    models = (Suite, TimingTable, ReconstructionJob, GenerationJob, ClassificationJob)
+    return {name for model in models for name in model.model_fields}

@@ -1,0 +1,10 @@
+"""The tasks: what is done with a method to measure it, one module each."""
+
+from tokenmark.tasks.base import Task
+from tokenmark.tasks.classification import CLASSIFICATION
+from tokenmark.tasks.generation import GENERATION
+from tokenmark.tasks.reconstruction import RECONSTRUCTION
+
+TASKS: dict[str, Task] = {task.name: task for task in (RECONSTRUCTION, GENERATION, CLASSIFICATION)}
+
+__all__ = ["TASKS", "Task"]

@@ -1,0 +1,77 @@
+"""What a task offers to the runner."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from pydantic import JsonValue
+
+from tokenmark.measures.base import Measure, State
+from tokenmark.records import Value
+from tokenmark.spec import RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a run takes place."""
+
+    device: torch.device
+    data: Path
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a finished run found."""
+
+    values: list[Value]
+    details: dict[str, JsonValue] = field(default_factory=dict)
+    pictures: dict[str, tuple[bytes, str]] = field(default_factory=dict)
+    """PNG bytes and caption by name."""
+    warnings: list[str] = field(default_factory=list)
+
+
+class Session(Protocol):
+    """One run under way. Images are processed by index, so that a stopped run goes on where it was."""
+
+    total: int
+    """Images to process."""
+    measures: dict[str, Measure]
+    """What is summed over images, by name."""
+
+    def step(self, start: int, stop: int) -> None:
+        """Process the images of these indices. If it raises, no measure has counted any of them."""
+        ...
+
+    def finish(self, say: Callable[[str], None]) -> Outcome:
+        """Compute the values, and do what is not done image by image; `say` names the phase."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A kind of measurement."""
+
+    name: str
+    title: str
+    measures: tuple[str, ...]
+    """Names that a job may list; all of them, if it lists none."""
+    open: Callable[[RunSpec, Context], Session]
+
+
+def gathered(measures: dict[str, Measure]) -> State:
+    """The states of all measures in one flat dictionary."""
+    return {f"{name}/{key}": array for name, measure in measures.items() for key, array in measure.state().items()}
+
+
+def scatter(measures: dict[str, Measure], state: State) -> None:
+    """Hand every measure its part of a gathered state."""
+    for name, measure in measures.items():
+        prefix = f"{name}/"
+        measure.load({key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)})
+
+
+def computed(measures: Iterable[Measure]) -> list[Value]:
+    """The values of all measures, in order."""
+    return [value for measure in measures for value in measure.compute()]

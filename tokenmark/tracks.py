@@ -1,0 +1,218 @@
+"""What is shown of records: four tracks with their columns. Terminal tables and the page are made from these alone."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tokenmark.records import Record, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What a reader sees, and the number behind it."""
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a track."""
+
+    title: str
+    help: str
+    cell: Callable[[Record], Cell]
+    numeric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One kind of measurement: which records it shows, and what of them."""
+
+    id: str
+    title: str
+    about: str
+    value: str
+    """The value that a record must have to be in this track, and by which its rows are ranked."""
+    rising: bool
+    """Whether more is better."""
+    columns: tuple[Column, ...]
+
+    def rank(self, records: Iterable[Record]) -> list[Record]:
+        """Records from best to worst; equal ones in the order of their titles."""
+        sign = -1.0 if self.rising else 1.0
+        return sorted(records, key=lambda record: (sign * _number(record, self.value), record.spec.title))
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows that may be ranked together: one protocol, data set, sample count and device."""
+
+    heading: str
+    records: tuple[Record, ...]
+
+
+def groups(track: Track, records: Iterable[Record]) -> list[Group]:
+    """The records of a track, split into groups that may be ranked, each from best to worst."""
+    found: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.value(track.value) is not None:
+            spec = record.spec
+            model = f"model {spec.variant}" if spec.task == "classification" else ""
+            n = f"{spec.samples:,} images"
+            key = (f"protocol {spec.protocol} v{spec.protocol_version}", model, n, spec.precision, spec.device)
+            found[tuple(part for part in key if part)].append(record)
+    return [Group(" · ".join(key), tuple(track.rank(group))) for key, group in sorted(found.items())]
+
+
+def _number(record: Record, name: str) -> float:
+    value = record.value(name)
+    return value.value if value is not None else float("nan")
+
+
+def name_cell(record: Record) -> Cell:
+    """The method with what sets the run apart; a classifier's name stands in the group's heading."""
+    spec = record.spec
+    title = spec.title
+    return Cell(title.replace(f"/{spec.variant}", "", 1) if spec.task == "classification" else title)
+
+
+def plain(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]:
+    """A value, with its standard error where it has one."""
+
+    def cell(record: Record) -> Cell:
+        value = record.value(name)
+        if value is None:
+            return Cell("")
+        text = f"{value.value * scale:,.{digits}f}"
+        if value.se is not None:
+            text += f" ± {value.se * scale:.{digits}f}"
+        return Cell(text, value.value)
+
+    return cell
+
+
+def bare(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]:
+    """A value alone."""
+
+    def cell(record: Record) -> Cell:
+        value = record.value(name)
+        return Cell("") if value is None else Cell(f"{value.value * scale:,.{digits}f}", value.value)
+
+    return cell
+
+
+def ranged(name: str, digits: int, scale: float = 1.0, unit: str = "") -> Callable[[Record], Cell]:
+    """A value with its 95 % interval."""
+
+    def cell(record: Record) -> Cell:
+        value = record.value(name)
+        return Cell("") if value is None else Cell(_with_interval(value, digits, scale, unit), value.value)
+
+    return cell
+
+
+def _with_interval(value: Value, digits: int, scale: float, unit: str) -> str:
+    text = f"{value.value * scale:,.{digits}f}{unit}"
+    if value.interval is None:
+        return text
+    low, high = (bound * scale for bound in value.interval)
+    return f"{text} [{low:,.{digits}f}, {high:,.{digits}f}]"
+
+
+def signed(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]:
+    """A difference with its sign and 95 % interval."""
+
+    def cell(record: Record) -> Cell:
+        value = record.value(name)
+        if value is None or value.interval is None:
+            return Cell("")
+        low, high = (bound * scale for bound in value.interval)
+        text = f"{value.value * scale:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+        return Cell(text, value.value)
+
+    return cell
+
+
+def parameters_cell(record: Record) -> Cell:
+    """Parameters in millions."""
+    count = record.details.get("parameters")
+    return Cell(f"{count / 1e6:.2f} M", float(count)) if isinstance(count, int) and count else Cell("none", 0.0)
+
+
+def sampling_cell(record: Record) -> Cell:
+    """Samples per second of the whole run, measures included."""
+    rate = record.spec.samples / max(record.durations["images"], 1e-9)
+    return Cell(f"{rate:,.0f}", rate)
+
+
+NAME = Column("method", "method, variant and what sets the run apart", name_cell, numeric=False)
+
+TRACKS = (
+    Track(
+        id="reconstruction",
+        title="Reconstruction",
+        about="Held-out images, encoded and decoded. The error of rFID is that of drawing other images.",
+        value="rfid",
+        rising=False,
+        columns=(
+            NAME,
+            Column("tokens", "tokens per image", bare("tokens_per_image", 0)),
+            Column("bits/px", "bits per pixel of the code as it is stored", bare("bits_per_pixel", 3)),
+            Column("rFID", "Fréchet distance from the originals, ± standard error; lower is better", plain("rfid", 2)),
+            Column("PSNR dB", "mean over images", bare("psnr", 2)),
+            Column("SSIM", "mean over images", bare("ssim", 3)),
+            Column("codes used", "share of the codebook that was seen", bare("codebook_use", 0, 100)),
+            Column("entropy", "of the codes, in bits", bare("codebook_entropy", 2)),
+        ),
+    ),
+    Track(
+        id="generation",
+        title="Generation",
+        about="Samples by class against the training images. Class accuracy is a small classifier's opinion.",
+        value="gfid",
+        rising=False,
+        columns=(
+            NAME,
+            Column(
+                "gFID", "Fréchet distance from the training images, ± standard error; lower is best", plain("gfid", 2)
+            ),
+            Column("gFID, N→∞", "extrapolated to infinitely many samples", bare("gfid_infinite", 2)),
+            Column("class accuracy %", "95 % interval", ranged("class_accuracy", 1, 100)),
+            Column("parameters", "of the generator without its tokenizer", parameters_cell),
+            Column("samples/s", "measures included", sampling_cell),
+        ),
+    ),
+    Track(
+        id="accuracy",
+        title="Accuracy",
+        about="Top-1 of a classifier with its tokens reduced, and the difference from it unreduced on the same images.",
+        value="top1",
+        rising=True,
+        columns=(
+            NAME,
+            Column("tokens left", "after the last reduction, class token included", bare("tokens_left", 0)),
+            Column("MMACs", "multiply-accumulates of one image, in millions, by formula", bare("macs", 1, 1e-6)),
+            Column("top-1 %", "95 % Wilson interval", ranged("top1", 1, 100)),
+            Column("difference", "points from the unreduced model, 95 % interval", signed("top1_difference", 1, 100)),
+            Column("p", "McNemar's exact test of that difference", bare("top1_mcnemar_p", 3)),
+        ),
+    ),
+    Track(
+        id="throughput",
+        title="Throughput",
+        about="Timed in turns with the unreduced model in the same process; ratios of medians with 95 % intervals.",
+        value="images_per_second",
+        rising=True,
+        columns=(
+            NAME,
+            Column("MACs %", "of the unreduced model's", bare("macs_ratio", 0, 100)),
+            Column("images/s", "at the best batch size", bare("images_per_second", 0)),
+            Column("batch", "the best batch size", bare("best_batch", 0)),
+            Column("vs best", "speed-up over the fastest unreduced baseline", ranged("speedup_best", 2, unit="x")),
+            Column("vs eager", "speed-up over the unreduced model with eager attention", bare("speedup_eager", 2)),
+            Column("p50 ms", "latency at batch 1, median", bare("latency_p50_ms", 2)),
+            Column("p99 ms", "latency at batch 1, 99th percentile", bare("latency_p99_ms", 2)),
+        ),
+    ),
+)
