@@ -131,8 +131,16 @@ class Paper:
 
     title: str
     authors: str
+    """Names in the paper's order, separated by commas."""
     year: int
     url: str
+
+    @property
+    def citation(self) -> str:
+        """Family name of the first author, year and title."""
+        names = self.authors.split(",")
+        others = " et al." if len(names) > 1 else ""
+        return f"{names[0].split()[-1]}{others} {self.year}, {self.title}"
 
 
 @dataclass(frozen=True, slots=True)

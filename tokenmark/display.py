@@ -4,26 +4,23 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from tokenmark.records import Record
-from tokenmark.runner import Summary
+from tokenmark.terminal import console
 
-WIDTH = 100
+if TYPE_CHECKING:
+    from tokenmark.runner import Summary
+
 HEADLINES = {
     "reconstruction": ("rfid", "psnr"),
     "generation": ("gfid", "class_accuracy"),
     "classification": ("top1", "images_per_second"),
 }
-
-
-def console() -> Console:
-    """The console of all output: as wide as the terminal, 100 columns at most."""
-    probe = Console()
-    return Console(width=min(probe.width, WIDTH) if probe.is_terminal else WIDTH, highlight=False, soft_wrap=False)
 
 
 class Display:
@@ -94,7 +91,7 @@ class Display:
         """Say something."""
         self._console.print(f"[yellow]note[/] {escape(text)}")
 
-    def summary(self, summary: Summary) -> None:
+    def summary(self, summary: "Summary") -> None:
         """How the suite ended, in a line or two."""
         if summary.measured == 0 and not summary.failures:
             self._console.print(f"Nothing to do: all {summary.present} runs were measured already.")

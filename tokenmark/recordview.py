@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tokenmark.display import console
 from tokenmark.errors import TokenmarkError
 from tokenmark.records import Record, Value
 from tokenmark.store import Results
+from tokenmark.terminal import console
 
 SHORTEST = 4
 

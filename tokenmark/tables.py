@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
-from tokenmark.display import console
 from tokenmark.records import Record
+from tokenmark.terminal import console
 from tokenmark.tracks import TRACKS, Group, Track, groups
 
 
@@ -17,26 +18,21 @@ def print_tracks(records: Sequence[Record], to: Console | None = None) -> None:
     out = to or console()
     for track in TRACKS:
         for group in groups(track, records):
+            out.print(f"[bold]{track.title}[/] — {escape(group.heading)}")
             out.print(track_table(track, group))
-            out.print()
+        if groups(track, records):
+            out.print(f"[dim]{escape(track.about)}[/]\n")
 
 
 def track_table(track: Track, group: Group) -> Table:
     """The table of one group of a track."""
-    table = Table(
-        title=f"{track.title} — {group.heading}",
-        caption=track.about,
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1),
-    )
-    for column in track.columns:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    cells = {column: [column.cell(record).text for record in group.records] for column in track.columns}
+    filled = [column for column in track.columns if any(cells[column])]
+    for column in filled:
         table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
-    for record in group.records:
-        table.add_row(*(escape(column.cell(record).text) for column in track.columns))
+    for row in zip(*(cells[column] for column in filled), strict=True):
+        table.add_row(*map(escape, row))
     return table
 
 
@@ -49,3 +45,20 @@ def print_rows(title: str, rows: Iterable[dict[str, str]], to: Console | None = 
     for row in listed:
         table.add_row(*(escape(text) for text in row.values()))
     (to or console()).print(table)
+
+
+def print_entries(rows: Iterable[dict[str, str]], to: Console | None = None) -> None:
+    """Methods, a paragraph each, under the headings of their kinds."""
+    out = to or console()
+    kind = ""
+    for row in rows:
+        if row["kind"] != kind:
+            kind = row["kind"]
+            out.print(f"[bold]{kind.capitalize()}s[/]")
+        out.print(Padding(f"[bold cyan]{escape(row['method'])}[/]  {escape(row['idea'])}", (0, 0, 0, 2)))
+        out.print(Padding(f"[dim]{escape(row['paper'])}[/]", (0, 0, 0, 6)))
+        out.print(Padding(f"[dim]{escape(row['link'])}[/]", (0, 0, 0, 6)))
+        for name in ("variants", "presets", "settings"):
+            if row[name]:
+                out.print(Padding(f"{name}: {escape(row[name])}", (0, 0, 0, 6)))
+    out.print("\nMeasure one with a line in a suite (docs/add-a-method.md); `tokenmark list suites` shows those here.")

@@ -46,6 +46,8 @@ class Tracker:
         with _failures(self.uri):
             import mlflow  # noqa: PLC0415  half a second, and only where it is used
 
+            for name in ("mlflow", "alembic"):  # importing mlflow sets them up
+                logging.getLogger(name).setLevel(logging.ERROR)
             self._client: Any = mlflow.MlflowClient(tracking_uri=self.uri)
             self._experiments = {found.name: found.experiment_id for found in self._client.search_experiments()}
 
@@ -153,8 +155,6 @@ def _params(record: Record) -> dict[str, str]:
 @contextlib.contextmanager
 def _failures(place: str) -> Iterator[None]:
     """Whatever a tracking store does wrong is one kind of error, with one line; its chatter is kept quiet."""
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    logging.getLogger("alembic").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

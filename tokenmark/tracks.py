@@ -1,5 +1,6 @@
 """What is shown of records: four tracks with their columns. Terminal tables and the page are made from these alone."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -77,19 +78,25 @@ def name_cell(record: Record) -> Cell:
     return Cell(title.replace(f"/{spec.variant}", "", 1) if spec.task == "classification" else title)
 
 
-def plain(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]:
-    """A value, with its standard error where it has one."""
+def distance(name: str) -> Callable[[Record], Cell]:
+    """A Fréchet distance in three significant digits, with its standard error in two."""
 
     def cell(record: Record) -> Cell:
         value = record.value(name)
         if value is None:
             return Cell("")
-        text = f"{value.value * scale:,.{digits}f}"
-        if value.se is not None:
-            text += f" ± {value.se * scale:.{digits}f}"
-        return Cell(text, value.value)
+        error = f" ± {significant(value.se, 2)}" if value.se is not None else ""
+        return Cell(significant(value.value, 3) + error, value.value)
 
     return cell
+
+
+def significant(number: float, digits: int) -> str:
+    """A number in so many significant digits, never in powers of ten."""
+    if number == 0:
+        return "0"
+    places = max(digits - 1 - math.floor(math.log10(abs(number))), 0)
+    return f"{number:,.{places}f}"
 
 
 def bare(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]:
@@ -159,7 +166,7 @@ TRACKS = (
             NAME,
             Column("tokens", "tokens per image", bare("tokens_per_image", 0)),
             Column("bits/px", "bits per pixel of the code as it is stored", bare("bits_per_pixel", 3)),
-            Column("rFID", "Fréchet distance from the originals, ± standard error; lower is better", plain("rfid", 2)),
+            Column("rFID", "Fréchet distance from the originals, ± standard error; lower is better", distance("rfid")),
             Column("PSNR dB", "mean over images", bare("psnr", 2)),
             Column("SSIM", "mean over images", bare("ssim", 3)),
             Column("codes used", "share of the codebook that was seen", bare("codebook_use", 0, 100)),
@@ -175,9 +182,9 @@ TRACKS = (
         columns=(
             NAME,
             Column(
-                "gFID", "Fréchet distance from the training images, ± standard error; lower is best", plain("gfid", 2)
+                "gFID", "Fréchet distance from the training images, ± standard error; lower is best", distance("gfid")
             ),
-            Column("gFID, N→∞", "extrapolated to infinitely many samples", bare("gfid_infinite", 2)),
+            Column("gFID, N→∞", "extrapolated to infinitely many samples", distance("gfid_infinite")),
             Column("class accuracy %", "95 % interval", ranged("class_accuracy", 1, 100)),
             Column("parameters", "of the generator without its tokenizer", parameters_cell),
             Column("samples/s", "measures included", sampling_cell),

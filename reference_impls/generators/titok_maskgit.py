@@ -148,5 +148,6 @@ METHOD = GeneratorMethod(
         "b64-paper": SamplerSettings(steps=8, temperature=11.0, cfg_scale=3.0, cfg_schedule="linear"),
         "s128-paper": SamplerSettings(steps=64, temperature=2.8, cfg_scale=6.9, cfg_schedule="power-cosine"),
         "mini": SamplerSettings(steps=8, temperature=2.0, cfg_scale=1.0, cfg_schedule="linear"),
+        "mini-unguided": SamplerSettings(steps=8, temperature=2.0, cfg_scale=0.0, cfg_schedule="constant"),
     },
 )

@@ -1,5 +1,6 @@
 """`tokenmark list`: what can be measured, and with what."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def command(what: str, as_json: bool, suites_folder: Path) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    tables.print_rows(what.capitalize(), rows)
+    tables.print_entries(rows) if what == "methods" else tables.print_rows(what.capitalize(), rows)
 
 
 def _methods() -> list[dict[str, str]]:
@@ -33,10 +34,13 @@ def _methods() -> list[dict[str, str]]:
             {
                 "method": name,
                 "kind": registry.kind_of(method),
+                "title": method.title,
                 "idea": method.idea,
-                "paper": f"{method.paper.authors.split(',')[0]}, {method.paper.title}, {method.paper.year}",
+                "paper": method.paper.citation,
                 "link": method.paper.url,
                 "variants": ", ".join(getattr(method, "variants", ())),
+                "presets": ", ".join(getattr(method, "presets", ())),
+                "settings": ", ".join(field.name for field in dataclasses.fields(method.settings)),
             }
         )
     return sorted(rows, key=lambda row: (row["kind"] != "tokenizer", row["kind"] != "generator", row["method"]))

@@ -90,4 +90,4 @@ def _paper(record: Record) -> dict[str, str] | None:
         return None
     # a plugin names its own links: only ordinary ones become links on the page
     url = paper.url if paper.url.startswith(("https://", "http://")) else ""
-    return {"text": f"{paper.authors.split(',')[0]} et al., {paper.title}, {paper.year}", "url": url}
+    return {"text": paper.citation, "url": url}
