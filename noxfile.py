@@ -97,3 +97,10 @@ def lock(session: nox.Session) -> None:
             *(*wanted, "-o", f"{LOCKS}/{kind}.txt"),
             external=True,
         )
+
+
+@nox.session
+def tokenmark(session: nox.Session) -> None:
+    """Run the command line in the pinned environment: `nox -s tokenmark -- list`."""
+    env = install(session, "bench")
+    session.run("tokenmark", *(session.posargs or ["--help"]), env=env)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tokenmark.errors import TokenmarkError
 from tokenmark.records import Record
 from tokenmark.terminal import console
 
@@ -21,6 +22,14 @@ HEADLINES = {
     "generation": ("gfid", "class_accuracy"),
     "classification": ("top1", "images_per_second"),
 }
+
+
+def reason(error: Exception) -> str:
+    """An error in one line; of one that nobody foresaw, its kind too."""
+    text = " ".join(str(error).split())
+    if isinstance(error, TokenmarkError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class Display:
@@ -84,12 +93,11 @@ class Display:
 
     def failed(self, title: str, error: Exception) -> None:
         """A run ended without a record."""
-        text = " ".join(str(error).split()) or type(error).__name__
-        self._end("[red]failed[/]", title, text if text else type(error).__name__)
+        self._end("[red]failed[/]", title, reason(error))
 
     def note(self, text: str) -> None:
         """Say something."""
-        self._console.print(f"[yellow]note[/] {escape(text)}")
+        self._console.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
 
     def summary(self, summary: "Summary") -> None:
         """How the suite ended, in a line or two."""
@@ -100,7 +108,7 @@ class Display:
                 f"{summary.measured} measured, {summary.present} already there, {len(summary.failures)} failed."
             )
         for title, error in summary.failures:
-            self._console.print(f"[red]failed[/] {escape(title)}: {escape(' '.join(str(error).split()))}")
+            self._console.print(f"[red]failed[/] {escape(title)}: {escape(reason(error))}", soft_wrap=True)
 
     def places(self, page: Path, tracking: str) -> None:
         """Where to look now."""
@@ -110,7 +118,8 @@ class Display:
 
     def _end(self, what: str, title: str, text: str) -> None:
         self._ended += 1
-        self._console.print(f"{self._ended:3d}/{self._runs} {what} {escape(title)}: {escape(text)}{self._tail()}")
+        line = f"{self._ended:3d}/{self._runs} {what} {escape(title)}: {escape(text)}{self._tail()}"
+        self._console.print(line, soft_wrap=True)  # a path in it stays in one piece
         if self._progress is not None and self._suite_bar is not None:
             self._progress.update(self._suite_bar, completed=self._ended, rate=self._left())
             self._update_run(visible=False)

@@ -80,18 +80,16 @@ def _parts(job: Job) -> list[dict[str, Any]]:
         case GenerationJob():
             return [{"variant": job.variant, "settings": {"preset": job.preset}}]
         case ClassificationJob():
-            return [{"variant": job.model, "settings": _changed(job.method, job.settings)}]
+            return [{"variant": job.model, "settings": _given(job.method, job.settings)}]
 
 
-def _changed(method: str, given: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """The settings that differ from the method's own; those are in its source, whose hash is in the specification."""
-    found = registry.get_as(ReducerMethod, method)
-    settings, usual = build.settings_of(found, given), found.settings()
-    return {
-        field.name: _plain(getattr(settings, field.name))
-        for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) != getattr(usual, field.name)
-    }
+def _given(method: str, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """The settings that a suite gives, as the method's own types read them.
+
+    The others are in the method's source, whose hash is in the specification.
+    """
+    read = build.settings_of(registry.get_as(ReducerMethod, method), settings)
+    return {name: _plain(getattr(read, name)) for name in settings}
 
 
 def _plain(value: Any) -> JsonValue:

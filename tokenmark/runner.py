@@ -78,7 +78,7 @@ def run_all(
 
     Raises:
         StorageError: the results folder cannot be written: nothing after it could be kept either.
-        KeyboardInterrupt: after the state of the stopped run was kept.
+        KeyboardInterrupt: the stopped run goes on from its last checkpoint.
     """
     summary = Summary()
     for item in planned:
@@ -91,6 +91,7 @@ def run_all(
                 summary.measured += 1
                 watcher.finished(record)
             else:
+                results.forget(item.spec)  # where a kill came between the record and this
                 summary.present += 1
                 watcher.present(record)
             summary.records.append(record)
@@ -154,14 +155,22 @@ class Checkpoint:
 
     def load(self) -> tuple[int, State]:
         """Images done and the measures' state; nothing done where there is no state, or a broken one."""
+        done, self.seconds_before, arrays = self._read()
+        return done, arrays
+
+    def again(self) -> tuple[int, State]:
+        """The same in the process that saved it: no time passed elsewhere."""
+        done, _, arrays = self._read()
+        return done, arrays
+
+    def _read(self) -> tuple[int, float, State]:
         try:
             with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             facts = json.loads(str(arrays.pop("facts")))
-            self.seconds_before = float(facts["seconds"])
-            return int(facts["done"]), arrays
-        except (OSError, ValueError, KeyError, BadZipFile):
-            return 0, {}
+            return int(facts["done"]), float(facts["seconds"]), arrays
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):
+            return 0, 0.0, {}
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -177,25 +186,25 @@ class Checkpoint:
 
 
 class _Progress:
-    """The loop over images: in batches, halved where memory runs out, saved as it goes."""
+    """The loop over images: in batches, halved where memory runs out, saved as it goes.
+
+    A step that fails, or is interrupted, may have reached some measures and not others: what it left is never saved.
+    """
 
     def __init__(self, session: Session, state: Checkpoint, batch: int, watcher: Watcher) -> None:
         self._session, self._state, self._batch, self._watcher = session, state, batch, watcher
         self.done, arrays = state.load()
         self.warnings: list[str] = []
+        self._empty = gathered(session.measures)
         if self.done:
             scatter(session.measures, arrays)
 
     def run(self) -> None:
-        try:
-            while self.done < self._session.total:
-                self._step()
-                self._watcher.advance(self.done)
-                if self._state.due():
-                    self._save()
-        except KeyboardInterrupt:
-            self._save()
-            raise
+        while self.done < self._session.total:
+            self._step()
+            self._watcher.advance(self.done)
+            if self._state.due():
+                self._save()
 
     def _step(self) -> None:
         stop = min(self.done + self._batch, self._session.total)
@@ -210,9 +219,15 @@ class _Progress:
             text = f"out of memory: batch halved to {self._batch}"
             self.warnings.append(text)
             self._watcher.note(text)
+            self._go_back()
             memory.release()
         else:
             self.done = stop
+
+    def _go_back(self) -> None:
+        """To the last checkpoint, or to the beginning."""
+        self.done, arrays = self._state.again()
+        scatter(self._session.measures, arrays if self.done else self._empty)
 
     def _save(self) -> None:
         self._state.save(self.done, gathered(self._session.measures))

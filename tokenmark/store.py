@@ -84,8 +84,15 @@ class Results:
         for name, data in pictures.items():
             write_atomic(path.parent / record.pictures[name].file, data)
         write_atomic(path, record.to_json())
-        shutil.rmtree(self.partial(record.spec), ignore_errors=True)
+        self.forget(record.spec)
         return path
+
+    def forget(self, spec: RunSpec) -> None:
+        """Remove what an unfinished run left: its state, and files that a kill left half written."""
+        shutil.rmtree(self.partial(spec), ignore_errors=True)
+        for left in self.path(spec).parent.glob(f".{spec.run}.*.tmp"):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

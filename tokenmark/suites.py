@@ -57,7 +57,7 @@ class TimingTable(_Strict):
     """How throughput is timed; see `tokenmark.measures.throughput.Timing`."""
 
     batches: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    min_seconds: Annotated[float, Field(gt=0)]
+    min_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     min_rounds: Annotated[int, Field(ge=2)]
     compiled: bool = False
 
@@ -69,7 +69,7 @@ class Suite(_Strict):
     title: str
     protocol: str
     batch_size: Annotated[int, Field(ge=1)]
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     timing: TimingTable
     jobs: list[Annotated[Job, Field(discriminator="task")]] = Field(min_length=1)
 

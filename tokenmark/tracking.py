@@ -88,8 +88,12 @@ class Tracker:
         return str(self._experiments[name])
 
     def _there(self, experiment: str, seal: str) -> bool:
-        found = self._client.search_runs([experiment], f"tags.`{SEAL_TAG}` = '{seal}' and status = 'FINISHED'")
-        return len(found) > 0
+        """Whether a finished run holds this; runs that a kill or an error left unfinished are removed."""
+        found = self._client.search_runs([experiment], f"tags.`{SEAL_TAG}` = '{seal}'")
+        for run in found:
+            if run.info.status != "FINISHED":
+                self._client.delete_run(run.info.run_id)
+        return any(run.info.status == "FINISHED" for run in found)
 
     def _write(self, experiment: str, record: Record) -> None:
         with self._new_run(experiment, record.spec.title, record.run, record.seal) as run:

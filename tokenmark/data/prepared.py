@@ -7,7 +7,7 @@ A folder `<name>/<split>/` holds `images.npy` (uint8, `(N, H, W, 3)`), `labels.n
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ class Manifest(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
-    version: int = 1
+    version: Literal[1] = 1
     name: str
     split: str
     source: str
@@ -111,8 +111,12 @@ def load(folder: Path) -> PreparedData:
     for name, digest in ((IMAGES, manifest.images_sha256), (LABELS, manifest.labels_sha256)):
         if not (folder / name).is_file() or sha256_of(folder / name) != digest:
             raise DataError(f"{folder / name} is missing, truncated or altered: {again}")
-    images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
-    labels = np.load(folder / LABELS, allow_pickle=False)
-    if images.shape != manifest.shape or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
+    try:
+        images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
+        labels = np.load(folder / LABELS, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{folder} holds arrays that are no plain .npy files: {again}") from error
+    expected = (manifest.shape, np.uint8, manifest.shape[:1], np.int64)
+    if (images.shape, images.dtype, labels.shape, labels.dtype) != expected:
         raise DataError(f"{folder} does not hold what its manifest says: {again}")
     return PreparedData(manifest, images, labels)

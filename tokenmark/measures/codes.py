@@ -58,7 +58,7 @@ class Codebook:
 
     def state(self) -> State:
         """Counts so far."""
-        return {"counts": self._counts, "images": np.asarray(self._images)}
+        return {"counts": self._counts.copy(), "images": np.asarray(self._images)}
 
     def load(self, state: State) -> None:
         """Take over an unfinished run's counts."""

@@ -7,7 +7,9 @@ from typing import Protocol
 
 import torch
 from pydantic import JsonValue
+from torch import Tensor
 
+from tokenmark.errors import MethodError
 from tokenmark.measures.base import Measure, State
 from tokenmark.records import Value
 from tokenmark.spec import RunSpec
@@ -41,7 +43,7 @@ class Session(Protocol):
     """What is summed over images, by name."""
 
     def step(self, start: int, stop: int) -> None:
-        """Process the images of these indices. If it raises, no measure has counted any of them."""
+        """Process the images of these indices. After an error the measures go back to a state from before."""
         ...
 
     def finish(self, say: Callable[[str], None]) -> Outcome:
@@ -58,6 +60,17 @@ class Task:
     measures: tuple[str, ...]
     """Names that a job may list; all of them, if it lists none."""
     open: Callable[[RunSpec, Context], Session]
+
+
+def finite(output: Tensor, title: str, what: str) -> Tensor:
+    """What a method gave, if all of it is a number.
+
+    Raises:
+        MethodError: it holds NaN or infinity, of which a measure would make some number or other.
+    """
+    if not bool(torch.isfinite(output).all()):
+        raise MethodError(f"{title} gave {what} that are NaN or infinite: its weights, settings or code are broken")
+    return output
 
 
 def gathered(measures: dict[str, Measure]) -> State:

@@ -20,7 +20,7 @@ from tokenmark.measures.cost import VitSizes, counted_macs, vit_macs
 from tokenmark.measures.throughput import Timed, Timing
 from tokenmark.records import Value
 from tokenmark.spec import RunSpec
-from tokenmark.tasks.base import Context, Outcome, Task, computed
+from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
 
 METHOD, EAGER, FUSED, COMPILED = "method", "eager", "fused", "compiled"
 COUNTER_TOLERANCE = 0.01
@@ -50,7 +50,8 @@ class ClassificationSession:
         """Classify these images with both models, on the path that is timed later."""
         with torch.inference_mode():
             images, labels = self._data.batch(start, stop, self._device)
-            right = (self._call(images).argmax(dim=1) == labels).cpu().numpy()
+            scores = finite(self._call(images), self._spec.title, "class scores")
+            right = (scores.argmax(dim=1) == labels).cpu().numpy()
             base = (self._base_call(images).argmax(dim=1) == labels).cpu().numpy()
         cast("Accuracy", self.measures["accuracy"]).update(right, base)
 

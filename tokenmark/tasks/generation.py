@@ -15,15 +15,21 @@ from tokenmark.measures.base import Measure
 from tokenmark.measures.frechet import FrechetDistance
 from tokenmark.pictures import grid
 from tokenmark.spec import RunSpec
-from tokenmark.tasks.base import Context, Outcome, Task, computed
+from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
 from tokenmark.tasks.reconstruction import quantised
 
 ROWS = 4
+SEED_STEP = 2654435761
+"""A prime near 2^32 divided by the golden ratio (Knuth): its multiples lie far apart modulo 2^32."""
 
 
 def noise_of(seed: int, index: int) -> torch.Generator:
-    """The noise of one sample: any sample can be made again alone, whatever its batch."""
-    return torch.Generator().manual_seed((seed << 32) + index)
+    """The noise of one sample: any sample can be made again alone, whatever its batch.
+
+    torch seeds a processor's generator with the low 32 bits alone: they hold the index, moved on by a large odd step
+    per seed. So no two samples of a run share their noise, nor do runs of fewer than 10^8 samples with nearby seeds.
+    """
+    return torch.Generator().manual_seed((index + seed * SEED_STEP) % 2**32)
 
 
 class GenerationSession:
@@ -52,7 +58,8 @@ class GenerationSession:
     def _sample(self, indices: range) -> tuple[Tensor, Tensor]:
         labels = torch.tensor([index % self._classes for index in indices], device=self._device)
         noise = [noise_of(self._spec.seed, index) for index in indices]
-        return quantised(self._generator.sample(labels, noise, self._settings), self._protocol), labels
+        images = self._generator.sample(labels, noise, self._settings)
+        return quantised(finite(images, self._spec.title, "images"), self._protocol), labels
 
     def step(self, start: int, stop: int) -> None:
         """Sample the images of these indices."""

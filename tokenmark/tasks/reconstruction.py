@@ -18,7 +18,7 @@ from tokenmark.measures.pixels import PixelMeasure
 from tokenmark.pictures import grid
 from tokenmark.protocols import Protocol
 from tokenmark.spec import RunSpec
-from tokenmark.tasks.base import Context, Outcome, Task, computed
+from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
 
 SHOWN = 10
 """Images in the picture."""
@@ -64,7 +64,8 @@ class ReconstructionSession:
         originals, _ = self._data.batch(start, stop, self._device)
         noise = torch.Generator().manual_seed(self._spec.seed + start) if self._info.stochastic else None
         tokens = self._tokenizer.encode(originals, self._spec.tokens, noise)
-        return originals, quantised(self._tokenizer.decode(tokens), self._protocol), tokens
+        decoded = finite(self._tokenizer.decode(tokens), self._spec.title, "images")
+        return originals, quantised(decoded, self._protocol), tokens
 
     def step(self, start: int, stop: int) -> None:
         """Encode, decode and compare these images."""

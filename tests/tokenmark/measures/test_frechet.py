@@ -1,0 +1,252 @@
+"""The Fréchet distance against other libraries, closed forms and repeated draws."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torchmetrics.image.fid import _compute_fid
+
+from tokenmark.errors import DataError
+from tokenmark.measures import frechet
+from tokenmark.measures.frechet import FrechetDistance, Gaussian
+
+
+def drawn(seed, n, d, rank=None, shift=0.0):
+    """Features `(n, d)` with unequal scales and correlations, on a subspace of `rank` dimensions."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(seed + 1000).standard_normal((rank or d, d)) / np.sqrt(d)
+    scales = np.linspace(0.2, 3.0, rank or d)
+    return rng.standard_normal((n, rank or d)) * scales @ mixing + shift
+
+
+CASES = {
+    "ordinary": (drawn(0, 400, 24), drawn(1, 350, 24)),
+    "shifted": (drawn(0, 400, 24), drawn(0, 400, 24) + 0.7),
+    "identical": (drawn(0, 400, 24), drawn(0, 400, 24)),
+    "one dimension": (drawn(0, 50, 1), drawn(1, 60, 1, shift=2.0)),
+    "fewer samples than dimensions": (drawn(0, 15, 24), drawn(1, 300, 24)),
+    "fewer on both sides": (drawn(0, 15, 24), drawn(1, 12, 24)),
+    "as many samples as dimensions": (drawn(0, 24, 24), drawn(1, 300, 24)),
+    "one more sample than dimensions": (drawn(0, 25, 24), drawn(1, 300, 24)),
+    "two samples": (drawn(0, 2, 24), drawn(1, 300, 24)),
+    "rank-deficient sample": (drawn(0, 400, 24, rank=5), drawn(1, 350, 24)),
+    "rank-deficient reference": (drawn(0, 400, 24), drawn(1, 350, 24, rank=5)),
+    "rank-deficient both": (drawn(0, 400, 24, rank=6), drawn(1, 350, 24, rank=5)),
+    "a constant feature": (drawn(0, 400, 24) * (np.arange(24) != 3), drawn(1, 350, 24) * (np.arange(24) != 3)),
+    "a constant sample": (np.ones((10, 24)), drawn(1, 350, 24)),
+}
+
+
+def by_torch_fidelity(features, reference):
+    statistics = [fid_features_to_statistics(torch.from_numpy(x)) for x in (features, reference)]
+    if features.shape[1] == 1:  # numpy's covariance of one variable is a number
+        statistics = [{"mu": s["mu"], "sigma": s["sigma"].reshape(1, 1)} for s in statistics]
+    return fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+
+
+def by_torchmetrics(features, reference):
+    tensors = [torch.from_numpy(x) for x in (features, reference)]
+    sides = [(x.mean(dim=0), torch.cov(x.T).reshape(x.shape[1], x.shape[1])) for x in tensors]
+    return float(_compute_fid(*sides[0], *sides[1]))
+
+
+def by_hand(features, reference):
+    """The formula as it is printed: the root of the first covariance, then of its sandwich of the second."""
+    (m, s), (m_r, s_r) = ((x.mean(axis=0), np.atleast_2d(np.cov(x, rowvar=False))) for x in (features, reference))
+    values, vectors = np.linalg.eigh(s)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T
+    return ((m - m_r) ** 2).sum() + np.trace(s + s_r - 2 * np.real(scipy.linalg.sqrtm(root @ s_r @ root)))
+
+
+def noise(features, reference):
+    """What rounding can do to the others: the root of an eigenvalue that should be zero is that of one unit's error."""
+    scale = np.trace(np.atleast_2d(np.cov(features, rowvar=False)))
+    scale += np.trace(np.atleast_2d(np.cov(reference, rowvar=False)))
+    return features.shape[1] * scale * 4 * np.sqrt(np.finfo(np.float64).eps) / 8
+
+
+@pytest.mark.parametrize("reference_of", [by_torch_fidelity, by_torchmetrics])
+@pytest.mark.parametrize("name", CASES)
+def test_equals_other_libraries(name, reference_of):
+    features, reference = CASES[name]
+    got = frechet.distance(features, Gaussian.of(reference))
+    assert got == pytest.approx(reference_of(features, reference), rel=1e-7, abs=noise(features, reference))
+
+
+@pytest.mark.parametrize("name", ["ordinary", "shifted", "identical", "one dimension"])
+def test_equals_the_formula_by_sqrtm(name):
+    features, reference = CASES[name]
+    got = frechet.distance(features, Gaussian.of(reference))
+    assert got == pytest.approx(by_hand(features, reference), rel=1e-9, abs=1e-9)
+
+
+def with_moments(seed, n, mean, deviations):
+    """A sample whose mean and covariance are exactly those of the diagonal Gaussian asked for."""
+    rng = np.random.default_rng(seed)
+    raw = rng.standard_normal((n, len(mean)))
+    raw -= raw.mean(axis=0)
+    white = raw @ np.linalg.inv(np.linalg.cholesky(np.cov(raw, rowvar=False))).T
+    return white * deviations + mean
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 10).flatmap(lambda d: st.lists(st.tuples(*[st.floats(0, 5)] * 4), min_size=d, max_size=d)))
+def test_closed_form_of_diagonal_gaussians(axes):
+    m, s, m_r, s_r = np.asarray(axes).T
+    d = len(axes)
+    if d == 1:
+        features, reference = (np.asarray([[-1.0], [1.0]]) / np.sqrt(2) * b + a for a, b in ((m, s), (m_r, s_r)))
+    else:
+        features, reference = with_moments(1, 3 * d, m, s), with_moments(2, 4 * d, m_r, s_r)
+    expected = ((m - m_r) ** 2).sum() + ((s - s_r) ** 2).sum()
+    assert frechet.distance(features, Gaussian.of(reference)) == pytest.approx(expected, rel=1e-9, abs=2e-5)
+
+
+@pytest.mark.parametrize(("n", "rank"), [(300, 16), (10, 16), (16, 16), (300, 4)])
+def test_zero_for_identical_sets(n, rank):
+    features = drawn(3, n, 16, rank)
+    assert frechet.distance(features, Gaussian.of(features)) == pytest.approx(0.0, abs=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 40), st.integers(2, 40), st.integers(1, 20), st.integers(0, 10**6), st.floats(0.1, 10))
+def test_symmetric_and_moves_with_the_features(n, n_r, d, seed, scale):
+    rng = np.random.default_rng(seed)
+    x, y = rng.standard_normal((n, d)), rng.standard_normal((n_r, d)) * 1.5 + 0.3
+    turn, _ = np.linalg.qr(rng.standard_normal((d, d)))
+    plain = frechet.distance(x, Gaussian.of(y))
+    assert plain >= 0
+    assert frechet.distance(y, Gaussian.of(x)) == pytest.approx(plain, rel=1e-6, abs=1e-5)
+    moved = frechet.distance(x @ turn + 7, Gaussian.of(y @ turn + 7))
+    assert moved == pytest.approx(plain, rel=1e-6, abs=1e-5)
+    scaled = frechet.distance(x * scale, Gaussian.of(y * scale))
+    assert scaled == pytest.approx(plain * scale**2, rel=1e-6, abs=1e-5 * scale**2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_feature_that_is_no_number(value):
+    features = drawn(0, 30, 4)
+    broken = features.copy()
+    broken[3, 2] = value
+    for act in (
+        lambda: Gaussian.of(broken),
+        lambda: frechet.distance(broken, Gaussian.of(features)),
+        lambda: FrechetDistance("rfid", broken, paired=True),
+    ):
+        with pytest.raises(DataError, match="NaN or infinite"):
+            act()
+    measure = FrechetDistance("rfid", features, paired=True)
+    measure.update(broken.astype(np.float32))
+    with pytest.raises(DataError, match="NaN or infinite"):
+        measure.compute()
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_samples(n):
+    with pytest.raises(DataError, match=f"at least 2 samples.*{n}$"):
+        Gaussian.of(np.zeros((n, 4)))
+    with pytest.raises(DataError, match="at least 2 samples"):
+        frechet.distance(np.zeros((n, 4)), Gaussian.of(drawn(0, 30, 4)))
+
+
+DRAWS, SIDE, EACH = 200, 8, 300
+
+
+def true_reference():
+    """A Gaussian known without sampling, and the mixing by which it is drawn from."""
+    mixing = np.random.default_rng(11).standard_normal((SIDE, SIDE)) / np.sqrt(SIDE) + np.eye(SIDE)
+    return Gaussian(np.full(SIDE, 0.4), mixing.T @ mixing, 10**9), mixing
+
+
+def test_standard_error_is_the_spread_of_repeated_draws():
+    reference, mixing = true_reference()
+    rng = np.random.default_rng(5)
+    sets = [rng.standard_normal((EACH, SIDE)) @ mixing * 1.3 for _ in range(DRAWS)]
+    spread = np.std([frechet.distance(x, reference) for x in sets], ddof=1)
+    told = np.mean([frechet.standard_error(x, reference) for x in sets[:40]])
+    assert told == pytest.approx(spread, rel=0.25)
+
+
+@pytest.mark.parametrize("size", [0.3, 1.0])
+def test_paired_standard_error_is_the_spread_of_redrawn_pairs(size):
+    """Reconstructions carry their originals' own deviations, which the paired error must not count twice."""
+    _, mixing = true_reference()
+    rng = np.random.default_rng(6)
+    distances, paired, unpaired = [], [], []
+    for _ in range(DRAWS):
+        x = rng.standard_normal((EACH, SIDE)) @ mixing
+        y = x * 0.9 + 0.1 + size * rng.standard_normal((EACH, SIDE))
+        reference = Gaussian.of(x)
+        distances.append(frechet.distance(y, reference))
+        if len(paired) < 40:
+            paired.append(frechet.standard_error(y, reference, x))
+            unpaired.append(frechet.standard_error(y, reference))
+    spread = np.std(distances, ddof=1)
+    assert np.mean(paired) == pytest.approx(spread, rel=0.25)
+    if size < 0.5:  # the closer the copies, the more the pairing matters
+        assert np.mean(unpaired) > 1.3 * spread
+
+
+def jackknife(distance_without, n):
+    """Tukey's standard error from the statistic with each sample left out once."""
+    left_out = np.asarray([distance_without(np.arange(n) != i) for i in range(n)])
+    return np.sqrt((n - 1) / n * ((left_out - left_out.mean()) ** 2).sum())
+
+
+def test_standard_error_agrees_with_the_jackknife():
+    x, y = drawn(0, 400, 6), drawn(0, 400, 6) * 0.8 + drawn(1, 400, 6) * 0.5
+    reference = Gaussian.of(x)
+    expected = jackknife(lambda kept: frechet.distance(y[kept], reference), 400)
+    assert frechet.standard_error(y, reference) == pytest.approx(expected, rel=0.05)
+    expected = jackknife(lambda kept: frechet.distance(y[kept], Gaussian.of(x[kept])), 400)
+    assert frechet.standard_error(y, reference, x) == pytest.approx(expected, rel=0.05)
+
+
+def test_infinite_takes_the_bias_away():
+    reference, mixing = true_reference()
+    covariance = mixing.T @ mixing * 1.3**2
+    root = scipy.linalg.sqrtm(covariance)
+    cross = np.trace(np.real(scipy.linalg.sqrtm(root @ reference.covariance @ root)))
+    truth = reference.mean @ reference.mean + np.trace(covariance + reference.covariance) - 2 * cross
+    rng = np.random.default_rng(7)
+    sets = [rng.standard_normal((60, SIDE)) @ mixing * 1.3 for _ in range(60)]
+    plain = np.mean([frechet.distance(x, reference) for x in sets])
+    extrapolated = np.mean([frechet.infinite(x, reference) for x in sets])
+    assert plain - truth > 0.3
+    assert abs(extrapolated - truth) < abs(plain - truth) / 2
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_measure_that_was_stopped_goes_on_to_the_same_bits(paired):
+    reference, judged = drawn(0, 60, 8), drawn(1, 60, 8).astype(np.float32)
+    whole = FrechetDistance("fid", reference, paired=paired)
+    first, second = (FrechetDistance("fid", reference, paired=paired) for _ in range(2))
+    for at in range(0, 60, 7):
+        whole.update(judged[at : at + 7])
+    for at in range(0, 28, 7):
+        first.update(judged[at : at + 7])
+    second.load(first.state())
+    for at in range(28, 60, 7):
+        second.update(judged[at : at + 7])
+    assert second.compute() == whole.compute()
+    empty = FrechetDistance("fid", reference, paired=paired)
+    empty.load(FrechetDistance("fid", reference, paired=paired).state())
+    assert empty.state() == {}
+
+
+def test_values_of_a_measure():
+    reference, judged = drawn(0, 80, 8), drawn(1, 80, 8).astype(np.float32)
+    for paired, names in ((True, ["fid"]), (False, ["fid", "fid_infinite"])):
+        measure = FrechetDistance("fid", reference, paired=paired)
+        measure.update(judged)
+        values = measure.compute()
+        assert [value.name for value in values] == names
+        assert {value.n for value in values} == {80}
+        assert values[0].value == pytest.approx(by_torch_fidelity(judged.astype(np.float64), reference), rel=1e-7)
+        expected = frechet.standard_error(
+            judged.astype(np.float64), Gaussian.of(reference), reference if paired else None
+        )
+        assert values[0].se == expected

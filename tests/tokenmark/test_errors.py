@@ -1,0 +1,23 @@
+"""Errors that a user can cause."""
+
+import pytest
+
+from tokenmark import errors
+from tokenmark.errors import TokenmarkError, UnknownNameError
+
+
+def test_the_nearest_names_are_offered():
+    text = str(UnknownNameError("method", "titok-maskit", ["titok-maskgit", "titok", "jpeg"]))
+    assert text.startswith("unknown method 'titok-maskit': did you mean titok-maskgit")
+    assert "jpeg" not in text
+
+
+def test_without_a_near_one_all_are_listed_in_order():
+    assert str(UnknownNameError("suite", "zzz", {"mini", "big"})) == "unknown suite 'zzz': there are: big, mini"
+    assert str(UnknownNameError("suite", "zzz", ())) == "unknown suite 'zzz': there are none"
+
+
+@pytest.mark.parametrize("name", [name for name in vars(errors) if name.endswith("Error")])
+def test_one_kind_of_error_is_the_users(name):
+    assert issubclass(getattr(errors, name), TokenmarkError)
+    assert not issubclass(TokenmarkError, ValueError | OSError | RuntimeError)

@@ -1,0 +1,5 @@
+"""`python -m tokenmark`: the command line."""
+
+from tokenmark.cli import main
+
+main()
