@@ -32,6 +32,13 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+def opening(tracking: str) -> str:
+    """The command that opens MLflow's page on a store of runs, or the address of a server that is up already."""
+    if tracking == f"sqlite:///{Path('results/mlflow.db').resolve()}":
+        return "nox -s ui"
+    return f"mlflow ui --backend-store-uri {tracking}" if tracking.startswith("sqlite:") else tracking
+
+
 class Display:
     """A `Watcher` that shows two bars (the suite's runs, and the images of the one under way) and writes a line each.
 
@@ -113,8 +120,7 @@ class Display:
     def places(self, page: Path, tracking: str) -> None:
         """Where to look now."""
         self._console.print(f"Page:    {page.resolve()}", soft_wrap=True)
-        local = tracking.startswith("sqlite:")
-        self._console.print(f"MLflow:  {'nox -s ui' if local else tracking}", soft_wrap=True)
+        self._console.print(f"MLflow:  {opening(tracking)}", soft_wrap=True)
 
     def _end(self, what: str, title: str, text: str) -> None:
         self._ended += 1

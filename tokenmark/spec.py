@@ -60,6 +60,12 @@ class RunSpec(pydantic.BaseModel):
         return sha256_text(canonical_json(self.model_dump(mode="json", exclude={"device", "site"})))
 
     @property
+    def request(self) -> str:
+        """What was asked for and where, whatever it was made of: the same after sources, weights or data changed."""
+        made_of = {"implementation", "weights", "data", "protocol_sha256", "tokenmark"}
+        return sha256_text(canonical_json(self.model_dump(mode="json", exclude=made_of)))
+
+    @property
     def title(self) -> str:
         """The run in a few words: method, variant, and what sets it apart."""
         name = f"{self.method}/{self.variant}" if self.variant else self.method

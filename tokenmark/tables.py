@@ -27,12 +27,12 @@ def print_tracks(records: Sequence[Record], to: Console | None = None) -> None:
 def track_table(track: Track, group: Group) -> Table:
     """The table of one group of a track."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    cells = {column: [column.cell(record).text for record in group.records] for column in track.columns}
-    filled = [column for column in track.columns if any(cells[column])]
-    for column in filled:
+    columns = track.filled(group)
+    for column in columns:
         table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
-    for row in zip(*(cells[column] for column in filled), strict=True):
-        table.add_row(*map(escape, row))
+        table.columns[-1].no_wrap = column.numeric  # where room is short, names take two lines
+    for record in group.records:
+        table.add_row(*(escape(column.cell(record).text) for column in columns))
     return table
 
 

@@ -39,6 +39,10 @@ class Track:
     """Whether more is better."""
     columns: tuple[Column, ...]
 
+    def filled(self, group: "Group") -> list[Column]:
+        """The columns in which some row of the group has something."""
+        return [column for column in self.columns if any(column.cell(record).text for record in group.records)]
+
     def rank(self, records: Iterable[Record]) -> list[Record]:
         """Records from best to worst; equal ones in the order of their titles."""
         sign = -1.0 if self.rising else 1.0
@@ -47,21 +51,30 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Rows that may be ranked together: one protocol, data set, sample count and device."""
+    """Rows that may be ranked together: one protocol, data set, sample count, device and site."""
 
     heading: str
     records: tuple[Record, ...]
 
 
+def current(records: Iterable[Record]) -> list[Record]:
+    """The newest record of each request: one made with other sources, weights or data than today's stands back."""
+    newest: dict[str, Record] = {}
+    for record in sorted(records, key=lambda record: (record.started, record.run)):
+        newest[record.spec.request] = record
+    return list(newest.values())
+
+
 def groups(track: Track, records: Iterable[Record]) -> list[Group]:
-    """The records of a track, split into groups that may be ranked, each from best to worst."""
+    """The current records of a track, split into groups that may be ranked, each from best to worst."""
     found: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
-    for record in records:
+    for record in current(records):
         if record.value(track.value) is not None:
             spec = record.spec
             model = f"model {spec.variant}" if spec.task == "classification" else ""
             n = f"{spec.samples:,} images"
-            key = (f"protocol {spec.protocol} v{spec.protocol_version}", model, n, spec.precision, spec.device)
+            protocol = f"protocol {spec.protocol} v{spec.protocol_version}"
+            key = (protocol, model, n, spec.precision, spec.device, f"by {spec.site}")
             found[tuple(part for part in key if part)].append(record)
     return [Group(" · ".join(key), tuple(track.rank(group))) for key, group in sorted(found.items())]
 
@@ -127,6 +140,18 @@ def _with_interval(value: Value, digits: int, scale: float, unit: str) -> str:
     return f"{text} [{low:,.{digits}f}, {high:,.{digits}f}]"
 
 
+def p_value(name: str) -> Callable[[Record], Cell]:
+    """A probability in three digits; what would be 0.000 is told apart from nought."""
+
+    def cell(record: Record) -> Cell:
+        value = record.value(name)
+        if value is None:
+            return Cell("")
+        return Cell("<0.001" if value.value < 0.0005 else f"{value.value:.3f}", value.value)
+
+    return cell
+
+
 def signed(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]:
     """A difference with its sign and 95 % interval."""
 
@@ -169,7 +194,7 @@ TRACKS = (
             Column("rFID", "Fréchet distance from the originals, ± standard error; lower is better", distance("rfid")),
             Column("PSNR dB", "mean over images", bare("psnr", 2)),
             Column("SSIM", "mean over images", bare("ssim", 3)),
-            Column("codes used", "share of the codebook that was seen", bare("codebook_use", 0, 100)),
+            Column("codes %", "share of the codebook that was seen", bare("codebook_use", 0, 100)),
             Column("entropy", "of the codes, in bits", bare("codebook_entropy", 2)),
         ),
     ),
@@ -202,7 +227,7 @@ TRACKS = (
             Column("MMACs", "multiply-accumulates of one image, in millions, by formula", bare("macs", 1, 1e-6)),
             Column("top-1 %", "95 % Wilson interval", ranged("top1", 1, 100)),
             Column("difference", "points from the unreduced model, 95 % interval", signed("top1_difference", 1, 100)),
-            Column("p", "McNemar's exact test of that difference", bare("top1_mcnemar_p", 3)),
+            Column("p", "McNemar's exact test of that difference", p_value("top1_mcnemar_p")),
         ),
     ),
     Track(

@@ -147,7 +147,7 @@ SHOWN = {
         "rFID": "rfid",
         "PSNR dB": "psnr",
         "SSIM": "ssim",
-        "codes used": "codebook_use",
+        "codes %": "codebook_use",
         "entropy": "codebook_entropy",
     },
     "Accuracy": {

@@ -87,3 +87,14 @@ def test_rows_and_none():
 def test_console_without_a_terminal_is_100_wide(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     assert terminal.console().width == 100
+
+
+def test_only_names_take_two_lines():
+    """Numbers with their errors stay in one piece, however long the names are."""
+    text = printed(tables.print_tracks, wide_records())
+    for track in TRACKS:
+        for group in groups(track, wide_records()):
+            for record in group.records:
+                for column in track.columns:
+                    if column.numeric:
+                        assert column.cell(record).text in text

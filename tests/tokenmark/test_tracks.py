@@ -165,3 +165,27 @@ def test_cells_without_a_value_are_empty():
     assert found["rFID"].text == "0 ± 0"
     assert found["SSIM"] == tracks.Cell("")
     assert cells("accuracy", make.record())["difference"] == tracks.Cell("")
+
+
+def test_sites_are_not_ranked_together():
+    found = groups(BY_ID["reconstruction"], [make.record(), make.record(site="site-other")])
+    assert [len(group.records) for group in found] == [1, 1]
+    assert [group.heading.endswith(site) for group, site in zip(found, ["site-made", "site-other"], strict=True)]
+
+
+@pytest.mark.parametrize("field", ["implementation", "protocol_sha256", "weights", "data", "tokenmark"])
+def test_a_record_of_older_sources_stands_back(field):
+    old = make.record()
+    other = {"weights": {"a": make.digest("b")}, "data": {"a": make.digest("b")}}.get(field, make.digest("new"))
+    new = make.record(**{field: other}).model_copy(update={"started": "2026-02-01T00:00:00+00:00"})
+    apart = make.record(tokens=4)
+    (group,) = groups(BY_ID["reconstruction"], [new, old, apart])
+    assert {record.run for record in group.records} == {new.run, apart.run}
+
+
+def test_a_small_p_is_told_apart_from_nought():
+    def shown(p):
+        return cells("accuracy", make.classified([Value(name="top1_mcnemar_p", value=p, n=500)]))["p"]
+
+    assert [shown(p).text for p in (0.0004, 0.0006, 1.0)] == ["<0.001", "0.001", "1.000"]
+    assert shown(0.0004).number == 0.0004

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tokenmark.files import write_atomic
 from tokenmark.leaderboard import plots
 from tokenmark.records import Record
 from tokenmark.store import Results
-from tokenmark.tracks import TRACKS, Group, Track, groups
+from tokenmark.tracks import TRACKS, Group, Track, current, groups
 
 HERE = Path(__file__).parent
 
@@ -41,13 +42,24 @@ def render(results: Results, records: Sequence[Record], folder: Path) -> str:
         lstrip_blocks=True,
     )
     template = environment.get_template("page.html.jinja")
+    standing = current(records)
     return template.render(
         version=__version__,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # noqa: S704  our own file
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),  # noqa: S704  our own file
         tracks=[_track(track, records) for track in TRACKS if groups(track, records)],
-        records=[_details(record, results, folder) for record in records],
+        records=[_details(record, results, folder, standing=record in standing) for record in by_title(records)],
     )
+
+
+def by_title(records: Sequence[Record]) -> list[Record]:
+    """Records in the order in which a person looks for them: q10 after q5."""
+
+    def key(record: Record) -> list[tuple[int, str]]:
+        # letters and numbers take turns in the split, so that like is compared with like
+        return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", record.spec.title)]
+
+    return sorted(records, key=key)
 
 
 def _track(track: Track, records: Sequence[Record]) -> dict[str, Any]:
@@ -56,18 +68,18 @@ def _track(track: Track, records: Sequence[Record]) -> dict[str, Any]:
         "id": track.id,
         "title": track.title,
         "about": track.about,
-        "columns": track.columns,
         "groups": [_group(track, group) for group in found],
         "plots": [Markup(svg) for group in found for svg in plots.of(track, group)],  # noqa: S704  escaped by plots
     }
 
 
 def _group(track: Track, group: Group) -> dict[str, Any]:
-    rows = [{"run": record.run, "cells": [column.cell(record) for column in track.columns]} for record in group.records]
-    return {"heading": group.heading, "rows": rows}
+    columns = track.filled(group)
+    rows = [{"run": record.run, "cells": [column.cell(record) for column in columns]} for record in group.records]
+    return {"heading": group.heading, "columns": columns, "rows": rows}
 
 
-def _details(record: Record, results: Results, folder: Path) -> dict[str, Any]:
+def _details(record: Record, results: Results, folder: Path, *, standing: bool) -> dict[str, Any]:
     path = results.path(record.spec)
     pictures = []
     for picture in record.pictures.values():
@@ -75,6 +87,7 @@ def _details(record: Record, results: Results, folder: Path) -> dict[str, Any]:
         pictures.append({"source": f"data:image/png;base64,{data}", "caption": picture.caption})
     return {
         "record": record,
+        "superseded": not standing,
         "paper": _paper(record),
         "link": Path(os.path.relpath(path, folder)).as_posix(),
         "pictures": pictures,

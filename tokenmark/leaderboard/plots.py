@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tokenmark.records import Record, Value
-from tokenmark.tracks import Group, Track
+from tokenmark.tracks import Group, Track, name_cell
 
-INK, ACCENT = "#1f2933", "#0b5cad"
+INK = "#1f2933"
 MARKS = "osD^vPX*<>"
 
 
@@ -34,7 +34,7 @@ def _rate_distortion(group: Group) -> str:
         for at, up, record in zip(x, y, shown, strict=True):
             if record.spec.tokens is not None:
                 axes.annotate(str(record.spec.tokens), (at, up), (4, 4), textcoords="offset points", fontsize=8)
-    axes.legend(fontsize=9, frameon=False)
+    _legend(figure)
     return _svg(figure, f"rFID against bits per pixel; numbers beside points are token counts; {group.heading}")
 
 
@@ -52,22 +52,24 @@ def _accuracy_speed(group: Group) -> str:
         top1, rate = record.value("top1"), record.value("images_per_second")
         if top1 is None or rate is None:
             continue
-        mark = MARKS[drawn % len(MARKS)]
         axes.errorbar(
             [rate.value],
             [top1.value * 100],
             xerr=_interval_bars(rate),
             yerr=[[bar[0] * 100] for bar in _interval_bars(top1)],
-            marker=mark,
+            marker=MARKS[drawn % len(MARKS)],
             capsize=2,
             linewidth=1,
-            color=ACCENT,
+            label=name_cell(record).text,
         )
-        title = record.spec.title.replace(f"/{record.spec.variant}", "", 1)
-        axes.annotate(title, (rate.value, top1.value * 100), (5, 5), textcoords="offset points", fontsize=8)
         drawn += 1
-    axes.margins(x=0.18, y=0.12)
+    _legend(figure)
     return _svg(figure, f"Top-1 accuracy against throughput; {group.heading}") if drawn > 1 else ""
+
+
+def _legend(figure: Any) -> None:
+    """Names under the plot, where they cover no point."""
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
 
 
 def _interval_bars(value: Value) -> list[list[float]]:

@@ -1,7 +1,8 @@
 """Throughput and latency of several contenders that take turns in one process.
 
-Each round times every contender once, in rotating order, so that a machine that slows down slows them all. Rounds go
-on until both a shortest time and a fewest count are reached. The ratio of two contenders is the ratio of their median
+Each round times every contender once, in an order drawn for that round: a machine that slows down slows them all, and
+none always follows the one that leaves the caches cold. Rounds go on until both a shortest time and a fewest count are
+reached. The ratio of two contenders is the ratio of their median
 times; its interval resamples whole rounds (bootstrap), so that it stays paired.
 """
 
@@ -83,9 +84,9 @@ def measure(contenders: dict[str, Callable[[Tensor], Tensor]], images: Tensor, t
         names = list(contenders)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         rounds = 0
+        draw = np.random.Generator(np.random.Philox(len(names)))
         while rounds < timing.min_rounds or min(sum(times) for times in seconds.values()) < timing.min_seconds:
-            for place in range(len(names)):
-                name = names[(place + rounds) % len(names)]
+            for name in draw.permutation(names).tolist():
                 seconds[name].append(_timed(contenders[name], images))
             rounds += 1
     return Timed(len(images), {name: np.asarray(times) for name, times in seconds.items()}, all(warmed))

@@ -1,12 +1,16 @@
 """The embedded digits: their split, their bytes, and what they are made of."""
 
 import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from tokenmark.data import catalog, digits
+from tokenmark.errors import StorageError
 
 PIXELS = {
     "train": "0e224ef07fe4ac47bdf9a9ca4f4826adeb09231e6933687b5b3efd9ab04402bb",
@@ -88,3 +92,24 @@ def test_preparing_twice_gives_the_same_files(digits_folder, tmp_path):
     for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
         other = digits_folder / "digits-32" / path.relative_to(tmp_path)
         assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest()
+
+
+def test_first_runs_at_the_same_time_share_one_preparation(tmp_path, monkeypatch):
+    prepared_by = []
+
+    def slow(folder):
+        prepared_by.append(threading.get_ident())
+        time.sleep(0.2)  # the others arrive while this one works
+        digits.prepare(folder)
+
+    monkeypatch.setitem(catalog.EMBEDDED, "digits-32", slow)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: len(catalog.load("digits-32", "val", tmp_path)), range(4)))
+    assert found == [500] * 4
+    assert len(prepared_by) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StorageError, match="cannot write"):
+        catalog.load("digits-32", "val", tmp_path / "file")
