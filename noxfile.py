@@ -77,6 +77,13 @@ def leaderboard(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Write what README.md and docs/weights.md say of today's records and weights."""
+    env = install(session, "bench")
+    session.run("python", "-m", "recipes.docs", *session.posargs, env=env)
+
+
+@nox.session
 def ui(session: nox.Session) -> None:
     """Open MLflow's own page on the run store (http://127.0.0.1:5000); ctrl-C ends it."""
     env = install(session, "ui", project=False)

@@ -38,7 +38,8 @@ def main(names: tuple[str, ...], again: bool, data_folder: Path, state: Path, de
                 raise UnknownNameError("recipe", name, RECIPES)
             _one(RECIPES[name], again, data_folder, state, torch.device(device))
     except TokenmarkError as error:
-        raise SystemExit(f"train-mini: {error}") from error
+        click.echo(f"train-mini: {error}", err=True)
+        raise SystemExit(2) from error
 
 
 def _one(recipe: Recipe, again: bool, data_folder: Path, state: Path, device: torch.device) -> None:

@@ -1,0 +1,90 @@
+"""`nox -s docs [-- --check]`: write what the documentation says of today's weights and records."""
+
+import io
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from tokenmark import tables
+from tokenmark.store import Results
+from tokenmark.terminal import WIDTH
+
+SITE = "tokenmark"
+"""The site of the records that come with the repository; whoever measures in a clone has another."""
+BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
+CARDS = ("reference_impls/weights", "tokenmark/weights")
+WEIGHTS_HEAD = """# Weights
+
+The small models that `nox -s bench-mini` measures, or measures with. All were trained on the 1,297 digits that
+are not held out, by `nox -s train-mini -- NAME --again` (it shows progress, and goes on where it was stopped). Each lies
+beside a card, a TOML file with its SHA-256, the whole recipe, the seed, the manifests of its data and what it reaches;
+a file that is not its card's is refused. `nox -s docs` writes this page from the cards.
+
+They are small so that everybody can run everything. What they reach says something of these models on these digits, and
+nothing of the papers' models on ImageNet.
+"""
+
+
+def weights_page(root: Path) -> str:
+    """docs/weights.md: a section per card."""
+    return WEIGHTS_HEAD + "".join(_section(path) for path in _cards(root))
+
+
+def _cards(root: Path) -> Iterator[Path]:
+    for folder in CARDS:
+        yield from sorted((root / folder).glob("*.toml"))
+
+
+def _section(card_path: Path) -> str:
+    card: dict[str, Any] = tomllib.loads(card_path.read_text(encoding="utf-8"))
+    recipe = card["recipe"]
+    size = card_path.with_suffix(".safetensors").stat().st_size / 1e6
+    rows = {
+        "file": f"`{card_path.parent.parent.name}/weights/{card['name']}.safetensors`, {size:.2f} MB",
+        "parameters": f"{card['parameters']:,}",
+        "follows": recipe["source"],
+        "differs": recipe["differs"],
+        "training": f"{recipe['epochs']} epochs of batches of {recipe['batch']}, learning rate {recipe['lr']},"
+        f" weight decay {recipe['weight_decay']}, seed {recipe['seed']}",
+        "needs": ", ".join(f"`{name}`" for name in recipe["needs"]),
+        "reaches, held out": ", ".join(f"{name} {value:.4g}" for name, value in card["reaches"].items()),
+        "train again": f"`{card['command']}`",
+    }
+    lines = "\n".join(f"| {key} | {text} |" for key, text in rows.items() if text)
+    return f"\n## {card['name']}\n\n| | |\n|---|---|\n{lines}\n"
+
+
+def readme(root: Path) -> str:
+    """README.md with the tables of the project's own records between its marks."""
+    text = (root / "README.md").read_text(encoding="utf-8")
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    out = io.StringIO()
+    records = [record for record in Results(root / "results").all() if record.spec.site == SITE]
+    tables.print_tracks(records, Console(file=out, width=WIDTH, highlight=False))
+    shown = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+    return f"{head}{BEGIN}\n```text\n{shown}\n```\n{END}{tail}"
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; end with status 2 if something is not of today.")
+def main(check: bool) -> None:
+    """Write README.md's tables and docs/weights.md from records and cards."""
+    root = Path.cwd()
+    stale = []
+    for path, text in ((root / "README.md", readme(root)), (root / "docs" / "weights.md", weights_page(root))):
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    click.echo(f"{'not of today' if check else 'written'}: {', '.join(stale)}" if stale else "all is of today")
+    if check and stale:
+        raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

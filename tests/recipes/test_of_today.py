@@ -1,0 +1,57 @@
+"""What the repository says of itself is of today: documentation, weights and the records that come with it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from recipes import docs
+from tokenmark import plan, suites
+from tokenmark.store import Results
+from tokenmark.tasks.base import Context
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def own_records():
+    return [record for record in Results(ROOT / "results").all() if record.spec.site == docs.SITE]
+
+
+def test_weights_page():
+    assert (ROOT / "docs/weights.md").read_text() == docs.weights_page(ROOT), "run `nox -s docs`"
+
+
+def test_readme_tables():
+    assert (ROOT / "README.md").read_text() == docs.readme(ROOT), "run `nox -s docs`"
+
+
+def test_weights_are_small():
+    sizes = [path.stat().st_size for folder in docs.CARDS for path in (ROOT / folder).glob("*.safetensors")]
+    assert len(sizes) == 6
+    assert max(sizes) <= 2e6
+    assert sum(sizes) <= 10e6
+
+
+def test_every_run_of_the_suite_has_a_record_of_todays_sources(own_records, tmp_path):
+    """A method, weights file or protocol that changed is to be measured again: TOKENMARK_SITE=tokenmark."""
+    suite = suites.load(ROOT / "suites" / "mini.toml")
+    wanted = plan.plan(suite, "mini", Context(torch.device("cpu"), tmp_path), docs.SITE)
+    measured = {record.spec.experiment for record in own_records}
+    assert [item.spec.title for item in wanted if item.spec.experiment not in measured] == []
+    assert len(own_records) == len(wanted)
+
+
+def test_records_come_from_a_clean_commit_and_a_pinned_environment(own_records):
+    for record in own_records:
+        environment = record.environment
+        assert re.fullmatch("[0-9a-f]{40}", environment.commit or "")
+        assert environment.dirty is False
+        assert environment.lock == "bench.txt"
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
