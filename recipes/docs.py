@@ -19,13 +19,13 @@ BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 CARDS = ("reference_impls/weights", "tokenmark/weights")
 WEIGHTS_HEAD = """# Weights
 
-The small models that `nox -s bench-mini` measures, or measures with. All were trained on the 1,297 digits that
-are not held out, by `nox -s train-mini -- NAME --again` (it shows progress, and goes on where it was stopped). Each lies
-beside a card, a TOML file with its SHA-256, the whole recipe, the seed, the manifests of its data and what it reaches;
-a file that is not its card's is refused. `nox -s docs` writes this page from the cards.
+The small models that `nox -s bench-mini` measures, or measures with. All were trained on the 1,297 digits that are
+not held out, by `nox -s train-mini -- NAME --again` (which goes on where it was stopped). Each lies beside a card, a
+TOML file with its SHA-256, the whole recipe, the seed, the manifests of its data and what it reaches; a file that is
+not its card's is refused. `nox -s docs` writes this page from the cards.
 
-They are small so that everybody can run everything. What they reach says something of these models on these digits, and
-nothing of the papers' models on ImageNet.
+They are small so that everybody can run everything. What they reach says something of these models on these digits,
+and nothing of the papers' models on ImageNet.
 """
 
 

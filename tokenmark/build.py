@@ -1,5 +1,6 @@
 """Build methods from their names: architecture from the method, weights from its package, ready to run."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -70,18 +71,26 @@ def settings_of(method: Method, given: Mapping[str, JsonValue]) -> Any:
 
     Raises:
         UnknownNameError: a setting that the method does not have.
-        SuiteError: a value of a wrong type.
+        SuiteError: a value of a wrong type, or a number that is none.
     """
     known = method.settings.__dataclass_fields__  # type: ignore[attr-defined]
     for name in given:
         if name not in known:
             raise UnknownNameError(f"setting of {method.id}", name, known)
+        if not _finite(given[name]):
+            raise SuiteError(f"setting {name} of {method.id}: a number must be finite (got {given[name]!r})")
     try:
         return pydantic.TypeAdapter(method.settings).validate_python(dict(given))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SuiteError(f"setting {place} of {method.id}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _finite(value: JsonValue) -> bool:
+    if isinstance(value, list):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _ready(built: T, method: str, name: str, variant: Variant, device: torch.device) -> T:

@@ -1,6 +1,7 @@
 """Methods built from their names."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -93,6 +94,12 @@ def test_a_setting_of_a_wrong_type_says_where(settings, place):
     with pytest.raises(SuiteError, match=rf"setting {place} of tome: .*got") as error:
         build.settings_of(registry.get("tome"), settings)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, [0.7, -math.inf]])
+def test_a_setting_that_is_no_number_is_refused(number):
+    with pytest.raises(SuiteError, match="setting keep_rate of random-drop: a number must be finite"):
+        build.settings_of(registry.get("random-drop"), {"keep_rate": number})
 
 
 def test_a_method_without_settings():
