@@ -52,7 +52,7 @@ class Display:
         self._run_bar: TaskID | None = None
         self._runs = self._ended = self._measured = 0
         self._begun = self._run_begun = time.perf_counter()
-        self._first = 0
+        self._first = self._total = 0
 
     @contextlib.contextmanager
     def suite(self, title: str, runs: int) -> Iterator[None]:
@@ -70,7 +70,7 @@ class Display:
 
     def start(self, title: str, total: int, done: int) -> None:
         """A run begins, or goes on."""
-        self._run_begun, self._first = time.perf_counter(), done
+        self._run_begun, self._first, self._total = time.perf_counter(), done, total
         if done:
             self.note(f"{title}: goes on at image {done} of {total}")
         self._update_run(description=escape(title[:44]), total=total or None, completed=done, rate="", visible=True)
@@ -78,11 +78,12 @@ class Display:
     def advance(self, done: int) -> None:
         """So many images are done."""
         rate = (done - self._first) / max(time.perf_counter() - self._run_begun, 1e-9)
-        self._update_run(completed=done, rate=f"{rate:.0f} images/s, {self._left()}")
+        left = self._left() or f"about {(self._total - done) / max(rate, 1e-9):.0f} s left of this run"
+        self._update_run(completed=done, rate=f"{rate:.0f} images/s, {left}")
 
     def phase(self, name: str) -> None:
         """The run does something that is not image by image."""
-        self._update_run(rate=f"{name}, {self._left()}")
+        self._update_run(rate=", ".join(filter(None, (name, self._left()))))
 
     def finished(self, record: Record) -> None:
         """A record was written."""
