@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from recipes import docs
-from tokenmark import plan, suites
+from tokenmark import backbones, build, plan, suites
+from tokenmark.data import catalog
 from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 
@@ -32,6 +33,19 @@ def test_weights_are_small():
     assert len(sizes) == 6
     assert max(sizes) <= 2e6
     assert sum(sizes) <= 10e6
+
+
+def test_the_classifier_reads_held_out_digits_and_what_titok_makes_of_them(tmp_path):
+    """At least 95 % of the digits; and 16 tokens hold what makes a digit readable."""
+    images, labels = catalog.load("digits-32", "val", tmp_path).batch(0, 500)
+    cpu = torch.device("cpu")
+    backbone = backbones.get("vit-mini")
+    reader = backbones.Normalised(backbone, backbones.load("vit-mini", cpu)).eval()
+    titok = build.tokenizer("titok", "mini-16", cpu)
+    with torch.inference_mode():
+        read, read_again = (reader(seen).argmax(1) == labels for seen in (images, titok.decode(titok.encode(images))))
+    assert float(read.float().mean()) >= 0.95
+    assert float(read_again.float().mean()) >= 0.95
 
 
 def test_every_run_of_the_suite_has_a_record_of_todays_sources(own_records, tmp_path):
