@@ -14,28 +14,44 @@ MARKS = "osD^vPX*<>"
 
 def of(track: Track, group: Group) -> list[str]:
     """The plots of one group of a track, as SVG elements."""
-    drawers: dict[str, Callable[[Group], str]] = {"reconstruction": _rate_distortion, "throughput": _accuracy_speed}
-    draw = drawers.get(track.id)
-    return [draw(group)] if draw is not None and len(group.records) > 1 else []
+    drawers: dict[str, tuple[Callable[[Group], str], ...]] = {
+        "reconstruction": (_quality_tokens, _rate_distortion),
+        "throughput": (_accuracy_speed,),
+    }
+    return [draw(group) for draw in drawers.get(track.id, ()) if len(group.records) > 1]
+
+
+def _quality_tokens(group: Group) -> str:
+    """Draw rFID against the number of tokens, of methods whose tokens are codes (a file's are its bytes)."""
+    tokenizers = [record for record in group.records if record.value("codebook_use") is not None]
+    x = "tokens_per_image"
+    return _quality(tokenizers, x, "Tokens per image", group.heading) if len(tokenizers) > 1 else ""
 
 
 def _rate_distortion(group: Group) -> str:
-    """Draw rFID against bits per pixel, both on logarithmic axes; one line per method."""
+    """Draw rFID against bits per pixel, where every method can stand."""
+    return _quality(group.records, "bits_per_pixel", "Bits per pixel", group.heading)
+
+
+def _quality(records: Sequence[Record], against: str, title: str, heading: str) -> str:
+    """Draw rFID against another value, both on logarithmic axes; one line per method."""
     lines: defaultdict[str, list[Record]] = defaultdict(list)
-    for record in group.records:
+    for record in records:
         lines[record.spec.method].append(record)
-    figure, axes = _figure("Bits per pixel", "rFID (lower is better)")
+    figure, axes = _figure(title, "rFID (lower is better)")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    for place, (name, records) in enumerate(sorted(lines.items())):
-        points = sorted((_number(r, "bits_per_pixel"), _number(r, "rfid"), _se(r, "rfid"), r) for r in records)
+    for place, (name, line) in enumerate(sorted(lines.items())):
+        points = sorted(
+            ((_number(r, against), _number(r, "rfid"), _se(r, "rfid"), r) for r in line), key=lambda p: p[:2]
+        )
         x, y, error, shown = zip(*points, strict=True)
         axes.errorbar(x, y, yerror_of(y, error), marker=MARKS[place % len(MARKS)], capsize=2, label=name, linewidth=1.2)
         for at, up, record in zip(x, y, shown, strict=True):
             if record.spec.tokens is not None:
                 axes.annotate(str(record.spec.tokens), (at, up), (4, 4), textcoords="offset points", fontsize=8)
     _legend(figure)
-    return _svg(figure, f"rFID against bits per pixel; numbers beside points are token counts; {group.heading}")
+    return _svg(figure, f"rFID against {title.lower()}; numbers beside points are token counts; {heading}")
 
 
 def yerror_of(values: Sequence[float], errors: Sequence[float]) -> list[list[float]]:
@@ -45,11 +61,11 @@ def yerror_of(values: Sequence[float], errors: Sequence[float]) -> list[list[flo
 
 
 def _accuracy_speed(group: Group) -> str:
-    """Draw top-1 against images per second, with both intervals."""
-    figure, axes = _figure("Images per second (more is better)", "Top-1 %")
+    """Draw top-1 against throughput in turns with the unreduced model, with both intervals."""
+    figure, axes = _figure("Throughput, relative to the fastest unreduced model (more is better)", "Top-1 %")
     drawn = 0
     for record in group.records:
-        top1, rate = record.value("top1"), record.value("images_per_second")
+        top1, rate = record.value("top1"), record.value("speedup_best")
         if top1 is None or rate is None:
             continue
         axes.errorbar(
