@@ -89,7 +89,8 @@ def ui(session: nox.Session) -> None:
     env = install(session, "ui", project=False)
     store = Path("results/mlflow.db").resolve()
     port = session.posargs or ["--port", "5000"]
-    session.run("mlflow", "ui", "--backend-store-uri", f"sqlite:///{store}", "--host", "127.0.0.1", *port, env=env)
+    command = ("mlflow", "ui", "--backend-store-uri", f"sqlite:///{store}", "--host", "127.0.0.1", "--workers", "1")
+    session.run(*command, *port, env=env)
 
 
 @nox.session(venv_backend="none")
