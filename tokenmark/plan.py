@@ -105,10 +105,8 @@ def _spec(
     context: Context,
     site: str,
 ) -> RunSpec:
-    splits = [protocol.reconstruction_reference]
-    if isinstance(job, GenerationJob):
-        splits = [protocol.generation_reference]
-    data = {split: catalog.load(protocol.data, split, context.data) for split in splits}
+    name_of_data, split = protocol.split(job.task)
+    data = catalog.load(name_of_data, split, context.data)
     measures = tuple(job.measures if job.measures is not None else TASKS[job.task].measures)
     timed = "throughput" in measures
     return RunSpec(
@@ -117,13 +115,13 @@ def _spec(
         method=job.method,
         implementation=registry.implementation(job.method),
         weights=_weights(job, protocol),
-        data={f"{protocol.data}/{split}": found.manifest.sha256 for split, found in data.items()},
+        data={f"{name_of_data}/{split}": data.manifest.sha256},
         protocol=protocol.id,
         protocol_version=protocol.version,
         protocol_sha256=protocol.sha256,
         measures=measures,
         timing=_timing(suite) if timed else {},
-        samples=job.samples if isinstance(job, GenerationJob) else len(data[splits[0]]),
+        samples=job.samples if isinstance(job, GenerationJob) else len(data),
         batch_size=job.batch_size or suite.batch_size,
         seed=suite.seed,
         tokenmark=__version__,
@@ -144,7 +142,7 @@ def _weights(job: Job, protocol: Protocol) -> dict[str, str]:
     if isinstance(job, ClassificationJob):
         found = weights.bundled("tokenmark", backbones.get(job.model).weights)
         return {found.name: found.sha256}
-    hashes = {protocol.features: features.check(protocol.features).sha256}
+    hashes: dict[str, str] = {protocol.port: features.check(protocol.port).sha256}
     method: TokenizerMethod | GeneratorMethod
     if isinstance(job, GenerationJob):
         method = registry.get_as(GeneratorMethod, job.method)

@@ -10,14 +10,14 @@ from tokenmark.cli.options import suites_option
 
 
 @click.command("list")
-@click.argument("what", type=click.Choice(["methods", "suites", "protocols"]), default="methods")
+@click.argument("what", type=click.Choice(["methods", "suites"]), default="methods")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 @suites_option
 def command(what: str, as_json: bool, suites_folder: Path) -> None:
-    """List methods with their papers (default), suites, or protocols."""
+    """List methods with their papers (default), or suites."""
     from tokenmark import tables  # noqa: PLC0415  the engine takes seconds to import
 
-    rows = {"methods": _methods, "suites": lambda: _suites(suites_folder), "protocols": _protocols}[what]()
+    rows = _methods() if what == "methods" else _suites(suites_folder)
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
@@ -53,17 +53,4 @@ def _suites(folder: Path) -> list[dict[str, str]]:
     return [
         {"suite": name, "title": suite.title, "protocol": suite.protocol, "jobs": str(len(suite.jobs))}
         for name, suite in found
-    ]
-
-
-def _protocols() -> list[dict[str, str]]:
-    from tokenmark.protocols import PROTOCOLS  # noqa: PLC0415
-
-    return [
-        {
-            "protocol": f"{protocol.id} v{protocol.version}",
-            "title": protocol.title,
-            "comparable": protocol.comparable_with,
-        }
-        for protocol in PROTOCOLS.values()
     ]

@@ -2,9 +2,11 @@
 
 from tokenmark.errors import UnknownNameError
 from tokenmark.protocols.base import Protocol
+from tokenmark.protocols.imagenet import IMAGENET
+from tokenmark.protocols.libraries import LIBRARIES
 from tokenmark.protocols.mini import MINI
 
-PROTOCOLS = {protocol.id: protocol for protocol in (MINI,)}
+PROTOCOLS = {protocol.id: protocol for protocol in (MINI, *IMAGENET, *LIBRARIES)}
 
 
 def get(name: str) -> Protocol:

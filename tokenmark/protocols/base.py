@@ -1,43 +1,121 @@
-"""What a protocol fixes."""
+"""What a protocol fixes: the axes along which published measurements differ, and what each choice means."""
 
 from typing import Literal
 
 import pydantic
 
+from tokenmark.errors import SuiteError
 from tokenmark.files import canonical_json, sha256_text
+
+Crop = Literal["none", "as-given", "adm-256", "bicubic-256"]
+Uint8Rule = Literal["round", "half-up", "truncate", "none"]
+Port = Literal["mini-features", "torch-fidelity", "pytorch-fid", "clean-fid"]
+Resize = Literal["none", "tf1", "half-pixel", "antialias", "pil-bicubic"]
+
+MEANINGS: dict[str, dict[str, str]] = {
+    "crop": {
+        "none": "the data set's images as they are",
+        "as-given": "whatever made the two sets: the protocol begins at their pixels",
+        "adm-256": "halved by box filter while twice too large, bicubic to 256 on the short side, centre crop",
+        "bicubic-256": "bicubic with antialiasing to 256 on the short side, centre crop",
+    },
+    "uint8_rule": {
+        "round": "round(255 x), ties to even",
+        "half-up": "127.5 (2 x - 1) + 128, cut off: ties go up",
+        "truncate": "255 x, cut off: half a grey level darker on average",
+        "none": "decoded floats are seen as they are",
+    },
+    "port": {
+        "mini-features": "a small classifier of digits in Inception's place",
+        "torch-fidelity": "torch-fidelity's port of the graph of 2015, weights-inception-2015-12-05-6726825d.pth",
+        "pytorch-fid": "pytorch-fid's port of the same graph, pt_inception-2015-12-05-6726825d.pth; sees 2 x - 1",
+        "clean-fid": "NVIDIA's TorchScript of the same graph, as clean-fid loads it",
+    },
+    "feature_resize": {
+        "none": "seen at its own size",
+        "tf1": "TensorFlow 1's bilinear to 299: corner of pixel 0 on corner of pixel 0, no antialiasing",
+        "half-pixel": "bilinear to 299 by pixel centres, no antialiasing",
+        "antialias": "bilinear to 299 by pixel centres, antialiased",
+        "pil-bicubic": "Pillow's bicubic to 299 on floats, channel by channel",
+    },
+    "class_sampling": {
+        "balanced": "every class equally often, in turn",
+        "random": "classes drawn uniformly",
+        "as-given": "whatever made the samples",
+    },
+    "order": {
+        "index": "the order of the data set; no measure of this protocol depends on it",
+        "shuffled": "shuffled by the seed, since Inception Score takes consecutive splits of 5,000",
+    },
+}
+"""What the values of an axis mean, for people."""
 
 
 class Protocol(pydantic.BaseModel):
-    """The axes along which published measurements differ. Change one, and it is another protocol or version."""
+    """A named set of choices. Change one, and it is another protocol or version."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
     id: str
     version: int
     title: str
-    data: str
-    """Data set whose held-out split is measured."""
-    reconstruction_reference: str
+    data: str | None
+    """Prepared data set that is measured; None where the sets are the caller's own."""
+    reconstruction_reference: str | None
     """Split whose originals are the reference of rFID."""
-    generation_reference: str
-    """Split whose images are the reference of gFID."""
-    crop: str
-    uint8_rule: Literal["round", "none"]
-    """How decoded floats become what the feature network sees: `round` is `round(255 x) / 255`."""
-    features: str
-    """The feature network, by name."""
-    feature_resize: str
+    generation_reference: str | None
+    """Split, or statistics file, that is the reference of gFID."""
+    samples: int | None
+    """N of a full measurement; None where it is the caller's."""
+    crop: Crop
+    uint8_rule: Uint8Rule
+    """How decoded floats in [0, 1] become what the feature network sees."""
+    port: Port
+    """The feature network and its weights."""
+    feature_resize: Resize
     feature_dtype: Literal["float32", "float64"]
     tf32: bool
-    order: Literal["index"]
-    class_sampling: Literal["balanced"]
-    """Labels of generated samples: `balanced` cycles through the classes."""
-    model_precision: Literal["float32"]
-    stochastic_encoder: Literal["seeded-per-batch"]
+    order: Literal["index", "shuffled"]
+    class_sampling: Literal["balanced", "random", "as-given"]
+    seed: int
+    """Of labels, samplers and stochastic encoders."""
+    model_precision: Literal["float32", "as-given"]
+    stochastic_encoder: Literal["seeded-per-batch", "as-given"]
     comparable_with: str
     """Which published numbers a number under this protocol may stand beside."""
+    used_by: tuple[str, ...] = ()
+    """Releases that publish under it, as far as their evaluation code shows."""
+    differs: str = ""
+    """What still sets a number from here apart from the release's own."""
 
     @property
     def sha256(self) -> str:
-        """Hash of every axis: two protocols are the same if and only if this is."""
-        return sha256_text(canonical_json(self.model_dump(mode="json")))
+        """Hash of every axis that can move a number: two protocols measure alike if and only if this is the same."""
+        words = {"title", "comparable_with", "used_by", "differs"}
+        return sha256_text(canonical_json(self.model_dump(mode="json", exclude=words)))
+
+    def split(self, task: str) -> tuple[str, str]:
+        """Data set and split that a task reads: a generation's is its reference, any other's the held-out images.
+
+        Raises:
+            SuiteError: the protocol has no data of its own, or no reference for this task.
+        """
+        found = self.generation_reference if task == "generation" else self.reconstruction_reference
+        if self.data is None or found is None:
+            raise SuiteError(
+                f"protocol {self.id} has no data of its own for {task}: see `tokenmark protocols {self.id}`"
+            )
+        return self.data, found
+
+    def but(self, **changes: object) -> "Protocol":
+        """Another protocol that differs in these fields alone."""
+        return Protocol.model_validate({**self.model_dump(), **changes})
+
+    def axes(self) -> list[tuple[str, str, str]]:
+        """Each axis with its value and what that means."""
+        rows = []
+        for name, value in self.model_dump(exclude={"id", "version", "title", "used_by", "differs"}).items():
+            shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+            missing = "the caller's" if name in {"data", "samples"} else "none"
+            rows.append((name, missing if value is None else shown, MEANINGS.get(name, {}).get(str(value), "")))
+        return rows

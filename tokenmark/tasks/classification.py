@@ -33,7 +33,7 @@ class ClassificationSession:
     def __init__(self, spec: RunSpec, context: Context) -> None:
         self._spec, self._device = spec, context.device
         protocol = protocols.get(spec.protocol)
-        self._data = catalog.load(protocol.data, protocol.reconstruction_reference, context.data)
+        self._data = catalog.load(*protocol.split("classification"), context.data)
         name = spec.variant or ""
         self._backbone = backbones.get(name)
         self._model = backbones.load(name, context.device)

@@ -38,12 +38,12 @@ class GenerationSession:
     def __init__(self, spec: RunSpec, context: Context) -> None:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
-        reference = catalog.load(self._protocol.data, self._protocol.generation_reference, context.data)
+        reference = catalog.load(*self._protocol.split("generation"), context.data)
         self._classes = reference.classes
         self._generator, self._settings = build.generator(
             spec.method, spec.variant or "", str(spec.settings["preset"]), context.device
         )
-        self._network = features.load(self._protocol.features, context.device)
+        self._network = features.load(self._protocol.port, context.device)
         self.total = spec.samples
         makers: dict[str, Callable[[], Measure]] = {
             "gfid": lambda: FrechetDistance(

@@ -36,9 +36,9 @@ class ReconstructionSession:
     def __init__(self, spec: RunSpec, context: Context) -> None:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
-        self._data = catalog.load(self._protocol.data, self._protocol.reconstruction_reference, context.data)
+        self._data = catalog.load(*self._protocol.split("reconstruction"), context.data)
         self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device)
-        self._network = features.load(self._protocol.features, context.device)
+        self._network = features.load(self._protocol.port, context.device)
         self.total = spec.samples
         height, width = self._data.images.shape[1:3]
         info = self._tokenizer.info

@@ -65,7 +65,7 @@ MISTAKES = [
     (("show", "--jsn"), "--json"),
     (("show", "abcdef"), "no record in results/records begin with 'abcdef'"),
     (("compare", "abcd"), "Missing argument 'SECOND'"),
-    (("list", "method"), "'method' is not one of 'methods', 'suites', 'protocols'"),
+    (("list", "method"), "'method' is not one of 'methods', 'suites'"),
 ]
 
 
@@ -92,7 +92,6 @@ def test_list_as_json(run, tmp_path):
     assert status == 0
     assert methods["tome"]["kind"] == "reducer"
     assert "q50" in methods["jpeg"]["variants"]
-    assert [row["protocol"] for row in json.loads(run("list", "protocols", "--json")[1])] == ["mini v1"]
     assert json.loads(run("list", "suites", "--json")[1]) == []
 
 

@@ -1,0 +1,77 @@
+"""The protocols under which tokenizers and generators publish ImageNet numbers (facts: their evaluation code)."""
+
+from tokenmark.protocols.base import Protocol
+
+TITOK_VAL50K = Protocol(
+    id="titok-val50k",
+    version=1,
+    title="rFID as TiTok measures it: 50,000 validation images against their own crops, float64 Inception",
+    data="imagenet-val-256-bicubic",
+    reconstruction_reference="val",
+    generation_reference=None,
+    samples=50_000,
+    crop="bicubic-256",
+    uint8_rule="round",
+    port="torch-fidelity",
+    feature_resize="tf1",
+    feature_dtype="float64",
+    tf32=False,
+    order="index",
+    class_sampling="balanced",
+    seed=42,
+    model_precision="float32",
+    stochastic_encoder="seeded-per-batch",
+    comparable_with="rFID of TiTok, TA-TiTok and One-D-Piece",
+    used_by=("TiTok", "TA-TiTok", "One-D-Piece"),
+    differs="the releases decode under float16 or bfloat16 autocast; here the model runs in float32",
+)
+
+LLAMAGEN_VAL_ADM = Protocol(
+    id="llamagen-val-adm",
+    version=1,
+    title="rFID as LlamaGen measures it: ADM's crop of the validation set, ADM's evaluator",
+    data="imagenet-val-256-adm",
+    reconstruction_reference="val",
+    generation_reference=None,
+    samples=50_000,
+    crop="adm-256",
+    uint8_rule="half-up",
+    port="torch-fidelity",
+    feature_resize="tf1",
+    feature_dtype="float32",
+    tf32=False,
+    order="shuffled",
+    class_sampling="balanced",
+    seed=0,
+    model_precision="float32",
+    stochastic_encoder="seeded-per-batch",
+    comparable_with="rFID of LlamaGen, GigaTok (told to use its val npz) and RAE, to 0.002",
+    used_by=("LlamaGen", "GigaTok", "RAE"),
+    differs="ADM's evaluator runs the TensorFlow graph; its port here is within 0.002 FID and 0.15 IS of it",
+)
+
+ADM_TRAIN = Protocol(
+    id="adm-train",
+    version=1,
+    title="gFID as nearly everybody measures it: 50,000 samples against ADM's statistics of the training set",
+    data=None,
+    reconstruction_reference=None,
+    generation_reference="VIRTUAL_imagenet256_labeled.npz",
+    samples=50_000,
+    crop="adm-256",
+    uint8_rule="half-up",
+    port="torch-fidelity",
+    feature_resize="tf1",
+    feature_dtype="float32",
+    tf32=False,
+    order="shuffled",
+    class_sampling="balanced",
+    seed=0,
+    model_precision="float32",
+    stochastic_encoder="seeded-per-batch",
+    comparable_with="gFID against VIRTUAL_imagenet256_labeled.npz with 50,000 samples; never with an rFID",
+    used_by=("TiTok", "RAR", "LlamaGen", "VAR", "GigaTok", "RAE", "UniTok"),
+    differs="releases differ in class sampling (balanced here; LlamaGen draws classes) and cut-off (TiTok truncates)",
+)
+
+IMAGENET = (TITOK_VAL50K, LLAMAGEN_VAL_ADM, ADM_TRAIN)
