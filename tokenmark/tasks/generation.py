@@ -14,9 +14,9 @@ from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.base import Measure
 from tokenmark.measures.frechet import FrechetDistance
 from tokenmark.pictures import grid
+from tokenmark.quantise import quantised
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
-from tokenmark.tasks.reconstruction import quantised
 
 ROWS = 4
 SEED_STEP = 2654435761
@@ -59,7 +59,7 @@ class GenerationSession:
         labels = torch.tensor([index % self._classes for index in indices], device=self._device)
         noise = [noise_of(self._spec.seed, index) for index in indices]
         images = self._generator.sample(labels, noise, self._settings)
-        return quantised(finite(images, self._spec.title, "images"), self._protocol), labels
+        return quantised(finite(images, self._spec.title, "images"), self._protocol.uint8_rule), labels
 
     def step(self, start: int, stop: int) -> None:
         """Sample the images of these indices."""

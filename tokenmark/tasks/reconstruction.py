@@ -16,18 +16,12 @@ from tokenmark.measures.codes import Codebook, Rate
 from tokenmark.measures.frechet import FrechetDistance
 from tokenmark.measures.pixels import PixelMeasure
 from tokenmark.pictures import grid
-from tokenmark.protocols import Protocol
+from tokenmark.quantise import quantised
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
 
 SHOWN = 10
 """Images in the picture."""
-
-
-def quantised(images: Tensor, protocol: Protocol) -> Tensor:
-    """Decoded images as the protocol lets the measures see them."""
-    images = images.float().clamp(0.0, 1.0)
-    return (images * 255.0).round() / 255.0 if protocol.uint8_rule == "round" else images
 
 
 class ReconstructionSession:
@@ -65,7 +59,7 @@ class ReconstructionSession:
         noise = torch.Generator().manual_seed(self._spec.seed + start) if self._info.stochastic else None
         tokens = self._tokenizer.encode(originals, self._spec.tokens, noise)
         decoded = finite(self._tokenizer.decode(tokens), self._spec.title, "images")
-        return originals, quantised(decoded, self._protocol), tokens
+        return originals, quantised(decoded, self._protocol.uint8_rule), tokens
 
     def step(self, start: int, stop: int) -> None:
         """Encode, decode and compare these images."""

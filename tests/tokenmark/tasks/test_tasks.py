@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from tests.tokenmark import make
-from tokenmark import build, protocols
+from tokenmark import build
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.base import PerImage
 from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import computed, gathered, scatter
 from tokenmark.tasks.generation import noise_of
-from tokenmark.tasks.reconstruction import quantised
 
 SAY = str
 
@@ -54,13 +53,6 @@ def test_computed_keeps_the_order():
 def test_every_task_measures_what_it_lists():
     assert list(TASKS) == ["reconstruction", "generation", "classification"]
     assert all(task.measures and task.name == name for name, task in TASKS.items())
-
-
-def test_measures_see_whole_grey_levels():
-    images = torch.tensor([-0.1, 0.0, 0.4999 / 255, 0.501 / 255, 1.0, 1.1])
-    assert (quantised(images, protocols.get("mini")) * 255).tolist() == pytest.approx([0, 0, 0, 1, 255, 255])
-    loose = protocols.get("mini").model_copy(update={"uint8_rule": "none"})
-    assert torch.equal(quantised(images, loose), images.clamp(0, 1))
 
 
 def test_noise_is_of_the_seed_and_the_sample_alone():
