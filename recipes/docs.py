@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 
 from tokenmark import tables
+from tokenmark.protocols import PROTOCOLS
+from tokenmark.protocols.base import MEANINGS
 from tokenmark.store import Results
 from tokenmark.terminal import WIDTH
 
@@ -70,13 +72,46 @@ def readme(root: Path) -> str:
     return f"{head}{BEGIN}\n```text\n{shown}\n```\n{END}{tail}"
 
 
+PROTOCOLS_HEAD = """# Protocols
+
+A protocol is everything around a method that can move its number. It has a name and a version; change one choice, and
+it is another protocol. Tables never rank rows of different protocols together. `tokenmark protocols NAME` shows one in
+full. `nox -s docs` writes this page from the protocols themselves.
+
+The names are those under which the field knows the numbers: releases, and libraries called without options.
+"""
+AXES = {"crop": "crop", "8-bit rule": "uint8_rule", "network": "port", "resize": "feature_resize"}
+
+
+def protocols_page() -> str:
+    """docs/protocols.md: what each fixes, and what the choices mean."""
+    heads = ["protocol", *AXES, "numbers", "N", "used by"]
+    lines = ["", "## What each fixes", "", _row(heads), _row(["---"] * len(heads))]
+    for protocol in PROTOCOLS.values():
+        n = f"{protocol.samples:,}" if protocol.samples else "the caller's"
+        choices = [getattr(protocol, field) for field in AXES.values()]
+        lines.append(_row([f"`{protocol.id}`", *choices, protocol.feature_dtype, n, ", ".join(protocol.used_by)]))
+    lines += ["", "## What still differs from the release", ""]
+    lines += [f"- `{protocol.id}`: {protocol.differs}." for protocol in PROTOCOLS.values() if protocol.differs]
+    lines += ["", "## What the choices mean"]
+    for name, field in AXES.items():
+        lines += ["", f"**{name.capitalize()}**", ""]
+        lines += [f"- `{value}`: {meaning}." for value, meaning in MEANINGS[field].items()]
+    return PROTOCOLS_HEAD + "\n".join(lines) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; end with status 2 if something is not of today.")
 def main(check: bool) -> None:
     """Write README.md's tables and docs/weights.md from records and cards."""
     root = Path.cwd()
     stale = []
-    for path, text in ((root / "README.md", readme(root)), (root / "docs" / "weights.md", weights_page(root))):
+    pages = {"README.md": readme(root), "docs/weights.md": weights_page(root), "docs/protocols.md": protocols_page()}
+    for path, text in ((root / name, text) for name, text in pages.items()):
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)
             if not check:

@@ -24,6 +24,10 @@ def test_weights_page():
     assert (ROOT / "docs/weights.md").read_text() == docs.weights_page(ROOT), "run `nox -s docs`"
 
 
+def test_protocols_page():
+    assert (ROOT / "docs/protocols.md").read_text() == docs.protocols_page(), "run `nox -s docs`"
+
+
 def test_readme_tables():
     assert (ROOT / "README.md").read_text() == docs.readme(ROOT), "run `nox -s docs`"
 
