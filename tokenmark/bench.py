@@ -1,8 +1,12 @@
 """The main job, end to end: plan a suite, run it, track it, show it."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from tokenmark import display, plan, runner, suites, tables
 from tokenmark.errors import TokenmarkError, UnknownNameError
@@ -11,6 +15,7 @@ from tokenmark.records import Record
 from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 from tokenmark.tracking import Tracker, TrackingError, uri
+from tokenmark.world import World
 
 
 def device_of(name: str) -> torch.device:
@@ -20,7 +25,8 @@ def device_of(name: str) -> torch.device:
         TokenmarkError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # of several processes on one machine each takes a GPU of its own
+        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -37,7 +43,8 @@ class Bench:
         self._results = Results(results_folder)
         self._context = Context(device_of(device), data_folder)
         self._checkpoint_seconds = checkpoint_seconds
-        self._display = display.Display()
+        self._world = World.join()
+        self._display = display.Display(None if self._world.leads else Console(quiet=True))
 
     def run(self, suite: str, suites_folder: Path, methods: tuple[str, ...], *, page: bool) -> int:
         """Run a suite; gives the exit status: 0 if all is measured, 2 if something could not be."""
@@ -47,17 +54,33 @@ class Bench:
         for method in methods:
             if method not in known:
                 raise UnknownNameError(f"method in suite {path.stem}", method, known)
-        with self._results.locked():
-            planned = plan.plan(loaded, path.stem, self._context, self._results.site(), only=methods)
+        with self._locked():
+            site = self._world.lead(self._results.site)
+            planned = plan.plan(loaded, path.stem, self._context, site, only=methods)
             with self._display.suite(loaded.title, len(planned)):
-                summary = runner.run_all(planned, self._results, self._context, self._display, self._checkpoint_seconds)
-            self._track(summary.records)
+                summary = runner.run_all(
+                    planned, self._results, self._context, self._display, self._checkpoint_seconds, self._world
+                )
+            if self._world.leads:
+                self._track(summary.records)
+        self._world.leave()
+        if self._world.leads:
+            self._show(summary, page=page)
+        return 2 if summary.failures else 0
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the results folder, for all processes of this run."""
+        with contextlib.ExitStack() as stack:
+            self._world.lead(lambda: stack.enter_context(self._results.locked()))
+            yield
+
+    def _show(self, summary: runner.Summary, *, page: bool) -> None:
         tables.print_tracks(summary.records)
         self._display.summary(summary)
         if page and summary.records:
             written = leaderboard_page.write(self._results, self._results.root / "site" / "index.html")
             self._display.places(written, uri(self._results))
-        return 2 if summary.failures else 0
 
     def _track(self, records: list[Record]) -> None:
         if not records:

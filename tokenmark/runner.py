@@ -23,9 +23,13 @@ from tokenmark.records import Picture, Record
 from tokenmark.spec import RunSpec
 from tokenmark.store import Results
 from tokenmark.tasks import TASKS
-from tokenmark.tasks.base import Context, Outcome, Session, gathered, scatter
+from tokenmark.tasks.base import Context, Outcome, Session, gathered, joined, scatter
+from tokenmark.world import LostError, World
 
-STATE = "state.npz"
+
+def state_name(world: World) -> str:
+    """The file in which a process keeps its share of an unfinished run."""
+    return "state.npz" if world.size == 1 else f"state-{world.rank}-of-{world.size}.npz"
 
 
 class Watcher(Protocol):
@@ -72,30 +76,38 @@ class Summary:
 
 
 def run_all(
-    planned: Sequence[Planned], results: Results, context: Context, watcher: Watcher, checkpoint_seconds: float = 10.0
+    planned: Sequence[Planned],
+    results: Results,
+    context: Context,
+    watcher: Watcher,
+    checkpoint_seconds: float = 10.0,
+    world: World | None = None,
 ) -> Summary:
-    """Run every planned run that has no record yet. The results folder must be locked by the caller.
+    """Run every planned run that has no record yet. The results folder must be locked by rank 0's caller.
 
     Raises:
+        LostError: another process of the run is gone.
         StorageError: the results folder cannot be written: nothing after it could be kept either.
         KeyboardInterrupt: the stopped run goes on from its last checkpoint.
     """
     summary = Summary()
+    world = world or World()
     for item in planned:
         try:
             if item.spec is None:
                 raise item.problem or TokenmarkError(f"{item.title} cannot be planned")
-            record = results.find(item.spec)
+            spec = item.spec
+            record = world.lead(lambda spec=spec: results.find(spec))  # type: ignore[misc]
             if record is None:
-                record = _run(item.spec, results, context, watcher, checkpoint_seconds)
+                record = _run(spec, results, context, watcher, checkpoint_seconds, world)
                 summary.measured += 1
                 watcher.finished(record)
             else:
-                results.forget(item.spec)  # where a kill came between the record and this
+                results.forget(spec)  # where a kill came between the record and this
                 summary.present += 1
                 watcher.present(record)
             summary.records.append(record)
-        except StorageError:
+        except (StorageError, LostError):
             raise
         except Exception as error:  # noqa: BLE001  one failing job must not stop the others
             summary.failures.append((item.title, error))
@@ -103,39 +115,75 @@ def run_all(
     return summary
 
 
-def _run(spec: RunSpec, results: Results, context: Context, watcher: Watcher, checkpoint_seconds: float) -> Record:
-    started, begun = datetime.now(UTC), time.perf_counter()
+def _run(
+    spec: RunSpec, results: Results, context: Context, watcher: Watcher, checkpoint_seconds: float, world: World
+) -> Record:
+    clock = _Clock()
     torch.manual_seed(spec.seed)
     memory.reset_peak(context.device)
     with _number_types(spec):
-        environment = provenance.environment(context.device)
-        session = TASKS[spec.task].open(spec, context)
-        opened = time.perf_counter()
-        state = Checkpoint(results.partial(spec) / STATE, checkpoint_seconds)
-        progress = _Progress(session, state, spec.batch_size, watcher)
-        watcher.start(spec.title, session.total, progress.done)
-        progress.run()
-        summed = time.perf_counter()
-        outcome = session.finish(watcher.phase)
-    ended = time.perf_counter()
+        session = world.together(lambda: TASKS[spec.task].open(spec, context))
+        clock.mark("open")
+        start, stop = world.shard(session.total, spec.batch_size)
+        state = Checkpoint(results.partial(spec) / state_name(world), checkpoint_seconds)
+        progress = _Progress(session, state, spec.batch_size, watcher, start, stop)
+        watcher.start(spec.title, stop - start, progress.done - start)
+        world.together(progress.run)
+        warnings = _meet(session, progress, world)
+        clock.mark("images", state.seconds_before)
+        return world.lead(lambda: _record(spec, session, warnings, results, context, watcher, clock))
+
+
+def _meet(session: Session, progress: "_Progress", world: World) -> list[str]:
+    """Bring what all processes summed together in rank 0, in the order of images; gives everybody's warnings."""
+    shares = world.collect((gathered(session.measures), progress.warnings))
+    if world.size > 1 and shares is not None:
+        scatter(session.measures, joined(session.measures, [state for state, _ in shares]))
+    return [warning for _, warnings in shares or () for warning in warnings]
+
+
+def _record(
+    spec: RunSpec,
+    session: Session,
+    warnings: Sequence[str],
+    results: Results,
+    context: Context,
+    watcher: Watcher,
+    clock: "_Clock",
+) -> Record:
+    """Compute the values and write them down."""
+    environment = provenance.environment(context.device)
+    outcome = session.finish(watcher.phase)
+    clock.mark("finish")
     record = Record(
         run=spec.run,
         spec=spec,
         values=tuple(outcome.values),
         details=outcome.details,
         environment=environment,
-        started=started.isoformat(timespec="seconds"),
-        durations={
-            "open": round(opened - begun, 3),
-            "images": round(summed - opened + state.seconds_before, 3),
-            "finish": round(ended - summed, 3),
-        },
+        started=clock.started,
+        durations=clock.durations,
         peak_memory_bytes=memory.peak(context.device),
-        warnings=(*progress.warnings, *outcome.warnings),
+        warnings=(*warnings, *outcome.warnings),
         pictures=_pictures(spec, outcome),
     ).sealed()
     results.write(record, {name: data for name, (data, _) in outcome.pictures.items()})
     return record
+
+
+class _Clock:
+    """When a run began, and how long each of its phases took."""
+
+    def __init__(self) -> None:
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.durations: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def mark(self, phase: str, before: float = 0.0) -> None:
+        """A phase ends here, which a stopped run had worked on for `before` seconds."""
+        now = time.perf_counter()
+        self.durations[phase] = round(now - self._last + before, 3)
+        self._last = now
 
 
 def _pictures(spec: RunSpec, outcome: Outcome) -> dict[str, Picture]:
@@ -191,23 +239,27 @@ class _Progress:
     A step that fails, or is interrupted, may have reached some measures and not others: what it left is never saved.
     """
 
-    def __init__(self, session: Session, state: Checkpoint, batch: int, watcher: Watcher) -> None:
+    def __init__(
+        self, session: Session, state: Checkpoint, batch: int, watcher: Watcher, start: int, stop: int
+    ) -> None:
         self._session, self._state, self._batch, self._watcher = session, state, batch, watcher
-        self.done, arrays = state.load()
+        self._start, self._stop = start, stop
         self.warnings: list[str] = []
         self._empty = gathered(session.measures)
-        if self.done:
+        done, arrays = state.load()
+        self.done = done or start
+        if done:
             scatter(session.measures, arrays)
 
     def run(self) -> None:
-        while self.done < self._session.total:
+        while self.done < self._stop:
             self._step()
-            self._watcher.advance(self.done)
+            self._watcher.advance(self.done - self._start)
             if self._state.due():
                 self._save()
 
     def _step(self) -> None:
-        stop = min(self.done + self._batch, self._session.total)
+        stop = min(self.done + self._batch, self._stop)
         try:
             self._session.step(self.done, stop)
         except (RuntimeError, MemoryError) as error:
@@ -226,8 +278,9 @@ class _Progress:
 
     def _go_back(self) -> None:
         """To the last checkpoint, or to the beginning."""
-        self.done, arrays = self._state.again()
-        scatter(self._session.measures, arrays if self.done else self._empty)
+        done, arrays = self._state.again()
+        self.done = done or self._start
+        scatter(self._session.measures, arrays if done else self._empty)
 
     def _save(self) -> None:
         self._state.save(self.done, gathered(self._session.measures))

@@ -1,9 +1,11 @@
 """Top-1 accuracy with a Wilson interval, and the paired difference from another model (McNemar)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.stats
 
-from tokenmark.measures.base import PerImage, State
+from tokenmark.measures.base import PerImage, State, concatenated
 from tokenmark.records import Value
 
 LEVEL = 0.95
@@ -65,6 +67,10 @@ class Accuracy:
         """Take over an unfinished run's."""
         self._correct.replace(state["correct"])
         self._base.replace(state["base"])
+
+    def join(self, states: Sequence[State]) -> State:
+        """Right or wrong, one after the other."""
+        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """The accuracy; if paired, also `<name>_difference` and `<name>_mcnemar_p`."""

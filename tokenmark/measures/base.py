@@ -1,5 +1,6 @@
 """What every measure offers: it is updated with batches, kept when a run is killed, and computed at the end."""
 
+from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -22,9 +23,24 @@ class Measure(Protocol):
         """Take over what an unfinished run had."""
         ...
 
+    def join(self, states: Sequence[State]) -> State:
+        """One state of the shares of several processes, in the order of their images."""
+        ...
+
     def compute(self) -> list[Value]:
         """The values with their errors."""
         ...
+
+
+def concatenated(states: Sequence[State]) -> State:
+    """Shares whose arrays hold something per image."""
+    names = {name for state in states for name in state}
+    return {name: np.concatenate([state[name] for state in states if name in state]) for name in sorted(names)}
+
+
+def added(states: Sequence[State]) -> State:
+    """Shares whose arrays are sums over images."""
+    return {name: np.sum([state[name] for state in states], axis=0) for name in states[0]}
 
 
 class PerImage:

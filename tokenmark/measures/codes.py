@@ -1,10 +1,12 @@
 """What a code costs and how much of its codebook it uses."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tokenmark.contracts import Tokens
 from tokenmark.errors import MethodError
-from tokenmark.measures.base import PerImage, State, mean_value
+from tokenmark.measures.base import PerImage, State, added, concatenated, mean_value
 from tokenmark.records import Value
 
 
@@ -28,6 +30,10 @@ class Rate:
         """Take over an unfinished run's."""
         self._bits.replace(state["bits"])
         self._lengths.replace(state["lengths"])
+
+    def join(self, states: Sequence[State]) -> State:
+        """Bits and lengths, one after the other."""
+        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """`bits_per_pixel` and `tokens_per_image`."""
@@ -64,6 +70,10 @@ class Codebook:
         """Take over an unfinished run's counts."""
         self._counts = state["counts"].astype(np.int64)
         self._images = int(state["images"])
+
+    def join(self, states: Sequence[State]) -> State:
+        """Counts added up."""
+        return added(states)
 
     def compute(self) -> list[Value]:
         """`codebook_use`, `codebook_entropy` (bits) and `codebook_perplexity`; n is the number of images."""

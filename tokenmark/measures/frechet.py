@@ -6,6 +6,7 @@ samples are fewer than dimensions the thin form is exact: singular values of (X 
 Hvilshoj 2020, arXiv 2009.14075).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from tokenmark.errors import DataError
-from tokenmark.measures.base import State
+from tokenmark.measures.base import State, concatenated
 from tokenmark.records import Value
 
 Matrix = npt.NDArray[np.float64]
@@ -136,6 +137,10 @@ class FrechetDistance:
     def load(self, state: State) -> None:
         """Take over features."""
         self._parts = [state["features"].astype(np.float32)] if "features" in state else []
+
+    def join(self, states: Sequence[State]) -> State:
+        """Features one after the other."""
+        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """The distance with its error; unpaired sets also get the value for infinitely many samples."""

@@ -1,10 +1,12 @@
 """PSNR and SSIM per image, averaged over images (never over batch means)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from tokenmark.measures.base import PerImage, State, mean_value
+from tokenmark.measures.base import PerImage, State, concatenated, mean_value
 from tokenmark.records import Value
 
 PSNR_CEILING = 100.0
@@ -43,6 +45,10 @@ class PixelMeasure:
     def load(self, state: State) -> None:
         """Take over the values of an unfinished run."""
         self._values.replace(state["values"])
+
+    def join(self, states: Sequence[State]) -> State:
+        """Values one after the other."""
+        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """The mean with its standard error."""

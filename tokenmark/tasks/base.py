@@ -1,6 +1,6 @@
 """What a task offers to the runner."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -81,8 +81,21 @@ def gathered(measures: dict[str, Measure]) -> State:
 def scatter(measures: dict[str, Measure], state: State) -> None:
     """Hand every measure its part of a gathered state."""
     for name, measure in measures.items():
-        prefix = f"{name}/"
-        measure.load({key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)})
+        measure.load(_part(name, state))
+
+
+def _part(name: str, state: State) -> State:
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
+
+
+def joined(measures: dict[str, Measure], states: Sequence[State]) -> State:
+    """The gathered states of several processes as one."""
+    return {
+        f"{name}/{key}": array
+        for name, measure in measures.items()
+        for key, array in measure.join([_part(name, state) for state in states]).items()
+    }
 
 
 def computed(measures: Iterable[Measure]) -> list[Value]:

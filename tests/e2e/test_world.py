@@ -1,0 +1,97 @@
+"""The same suite by two processes under torchrun: the same records, and nothing lost when one of them dies."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.harness import MASKGIT, ROOT, TOME, Place, lasting, write_suite
+
+GENERATOR = (
+    '{ task = "generation", method = "titok-maskgit", variant = "mini-16", preset = "mini", samples = 130,'
+    " batch_size = 50 }"
+)
+LONG = GENERATOR.replace("samples = 130", "samples = 300").replace("batch_size = 50", "batch_size = 5")
+"""Sixty steps: time enough to kill a process in the middle."""
+UNEVEN = MASKGIT[:-1] + ", batch_size = 200 }"
+"""Three batches, the last one short: one for a process, two for the other."""
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo under torchrun is tested on POSIX")
+
+
+def torchrun(place: Place, suite: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**place.environment(), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [*command, "-m", "tokenmark", *place.suite(suite)],
+        env=environment,
+        cwd=place.folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def rank_of(pid: int) -> str | None:
+    """The rank of a process, from the environment that torchrun gave it."""
+    with contextlib.suppress(OSError):
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if entry.startswith(b"RANK="):
+                return entry.removeprefix(b"RANK=").decode()
+    return None
+
+
+def workers(process: subprocess.Popen[str]) -> dict[str, int]:
+    group = [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name.isdecimal()]
+    found = {}
+    for pid in group:
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == process.pid and (rank := rank_of(pid)) is not None:
+                found[rank] = pid
+    return found
+
+
+def test_two_processes_make_the_records_of_one(place: Place, tmp_path):
+    suite = write_suite(tmp_path / "shared.toml", UNEVEN, GENERATOR, TOME)
+    place.run(suite).well()
+    alone = {name: lasting(record) for name, record in place.records().items()}
+    pair = Place(place.server, tmp_path / "pair", place.data)
+    pair.folder.mkdir()
+    process = torchrun(pair, suite)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, out + err
+    assert out.count("measured maskgit-vq/mini") == 1, "one process speaks"
+    together = {name: lasting(record) for name, record in pair.records().items()}
+    assert together == alone
+    assert pair.unfinished() == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are told apart through /proc")
+def test_a_process_that_dies_ends_the_run_and_the_next_start_goes_on(place: Place, tmp_path):
+    suite = write_suite(tmp_path / "shared.toml", LONG)
+    process = torchrun(place, suite)
+    end = time.monotonic() + 300
+    state = "*/state-1-of-2.npz"
+    while not any((place.results / ".partial").glob(state)) or "0" not in workers(process):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "it hangs"
+        time.sleep(0.005)
+    os.kill(workers(process)["1"], signal.SIGKILL)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "another of the 2 processes ended: start the same command again" in err, out + err
+    assert len(place.unfinished()) == 1
+    again = torchrun(place, suite)
+    out, err = again.communicate(timeout=400)
+    assert again.returncode == 0, out + err
+    alone = Place(place.server, tmp_path / "alone", place.data)
+    alone.folder.mkdir()
+    alone.run(suite).well()
+    assert {k: lasting(v) for k, v in place.records().items()} == {k: lasting(v) for k, v in alone.records().items()}
+    assert place.unfinished() == []
