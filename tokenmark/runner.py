@@ -1,10 +1,9 @@
 """Run what is planned: skip what is done, go on with what was stopped, and let no job harm another."""
 
-import contextlib
 import io
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from tokenmark import memory, protocols, provenance
 from tokenmark.errors import StorageError, TokenmarkError
 from tokenmark.files import sha256_bytes, write_atomic
 from tokenmark.measures.base import State
+from tokenmark.number_types import number_types
 from tokenmark.plan import Planned
 from tokenmark.records import Picture, Record
 from tokenmark.spec import RunSpec
@@ -121,7 +121,7 @@ def _run(
     clock = _Clock()
     torch.manual_seed(spec.seed)
     memory.reset_peak(context.device)
-    with _number_types(spec):
+    with number_types(protocols.get(spec.protocol)):
         session = world.together(lambda: TASKS[spec.task].open(spec, context))
         clock.mark("open")
         start, stop = world.shard(session.total, spec.batch_size)
@@ -292,15 +292,3 @@ def _out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text
-
-
-@contextlib.contextmanager
-def _number_types(spec: RunSpec) -> Iterator[None]:
-    """TF32 as the protocol says, whatever the caller had set."""
-    allowed = protocols.get(spec.protocol).tf32
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

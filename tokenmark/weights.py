@@ -5,6 +5,7 @@ holds the hash, the recipe that trained them, its seed and data, and what they r
 """
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,15 @@ def load_strict(module: nn.Module, path: Path) -> None:
         tensors = safetensors.torch.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
+    fill_strict(module, tensors, path)
+
+
+def fill_strict(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a module with what was read from `path`; keys and shapes must be exactly the module's.
+
+    Raises:
+        WeightsError: keys are missing, unexpected or of another shape; nothing is loaded then.
+    """
     expected = module.state_dict()
     problems = [
         *_listed("missing", expected.keys() - tensors.keys()),
@@ -73,7 +83,7 @@ def load_strict(module: nn.Module, path: Path) -> None:
     module.load_state_dict(tensors)
 
 
-def _mis_shaped(expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> set[str]:
+def _mis_shaped(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> set[str]:
     return {
         f"{key} {tuple(tensors[key].shape)} for {tuple(expected[key].shape)}"
         for key in expected.keys() & tensors.keys()

@@ -22,8 +22,8 @@ OTHER = {
     "samples": 7,
     "crop": "adm-256",
     "uint8_rule": "truncate",
-    "port": "clean-fid",
-    "feature_resize": "antialias",
+    "port": "pytorch-fid",
+    "feature_resize": "antialiased",
     "feature_dtype": "float64",
     "tf32": True,
     "order": "shuffled",
@@ -86,7 +86,7 @@ def test_what_releases_use_differs_where_they_differ():
     assert (titok.crop, titok.uint8_rule, titok.feature_dtype) == ("bicubic-256", "round", "float64")
     assert (llamagen.crop, llamagen.uint8_rule, llamagen.feature_dtype) == ("adm-256", "half-up", "float32")
     before, after = protocols.get("torchmetrics-1.7"), protocols.get("torchmetrics-1.8")
-    assert (before.feature_resize, after.feature_resize) == ("tf1", "antialias")
+    assert (before.feature_resize, after.feature_resize) == ("tf1", "antialiased")
     assert after.but(id=before.id, feature_resize="tf1").sha256 == before.sha256
 
 

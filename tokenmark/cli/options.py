@@ -31,3 +31,10 @@ def suites_option(function: F) -> F:
         show_default=True,
         help="Folder of suite files.",
     )(function)
+
+
+def device_option(function: F) -> F:
+    """`--device`."""
+    return click.option(
+        "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
+    )(function)

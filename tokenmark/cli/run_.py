@@ -5,15 +5,13 @@ from pathlib import Path
 
 import click
 
-from tokenmark.cli.options import results_option, suites_option
+from tokenmark.cli.options import device_option, results_option, suites_option
 
 
 @click.command("run")
 @click.argument("suite")
 @click.option("--method", "methods", multiple=True, help="Only the jobs of this method; may be repeated.")
-@click.option(
-    "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
-)
+@device_option
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),

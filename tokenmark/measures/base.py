@@ -62,6 +62,29 @@ class PerImage:
         self._parts = [values.astype(np.float64)]
 
 
+class KeptRows:
+    """One float32 row per image, in the order of images: features or class scores that are needed again at the end."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.float32]] = []
+
+    def add(self, rows: npt.NDArray[np.float32]) -> None:
+        """Append the rows of one batch, `(B, D)`; they are not copied, so that several measures may hold them."""
+        self._parts.append(rows)
+
+    def all(self) -> npt.NDArray[np.float32]:
+        """The rows of all images so far, `(N, D)`; `(0, 0)` before the first."""
+        return np.concatenate(self._parts) if self._parts else np.zeros((0, 0), np.float32)
+
+    def state(self, name: str) -> State:
+        """The rows so far under this name, or nothing."""
+        return {name: self.all()} if self._parts else {}
+
+    def load(self, name: str, state: State) -> None:
+        """Take over the rows that an unfinished run had under this name."""
+        self._parts = [state[name].astype(np.float32)] if name in state else []
+
+
 def mean_value(name: str, values: npt.NDArray[np.float64]) -> Value:
     """The mean over images with its standard error (n - 1 in the variance)."""
     n = len(values)

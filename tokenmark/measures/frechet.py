@@ -7,88 +7,88 @@ Hvilshoj 2020, arXiv 2009.14075).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
 from tokenmark.errors import DataError
-from tokenmark.measures.base import State, concatenated
+from tokenmark.measures.base import KeptRows, State, concatenated
+from tokenmark.measures.moments import CHUNK, Gaussian, Matrix, Moments
 from tokenmark.records import Value
 
-Matrix = npt.NDArray[np.float64]
+Features = npt.NDArray[Any]
 
 HALVES = 8
 """Random halves over which the distance at half the samples is averaged for the value at infinitely many."""
 
 
-@dataclass(frozen=True)
-class Gaussian:
-    """Mean `(D,)` and unbiased covariance `(D, D)` of a feature set."""
+def distance(features: Features, reference: Gaussian, sample: Gaussian | None = None) -> float:
+    """Fréchet distance of features `(N, D)` from a reference; never below zero.
 
-    mean: Matrix
-    covariance: Matrix
-    n: int
+    `sample` is what was fitted to `features`, where it is at hand.
 
-    @classmethod
-    def of(cls, features: Matrix) -> "Gaussian":
-        """Fit to features `(N, D)`.
-
-        Raises:
-            DataError: fewer than two samples, or a feature is not finite.
-        """
-        features = np.asarray(features, np.float64)
-        if len(features) < 2:
-            raise DataError(f"a Fréchet distance needs at least 2 samples on each side, here are {len(features)}")
-        if not np.isfinite(features).all():
-            raise DataError("a feature is NaN or infinite: the images or the feature network's weights are broken")
-        mean = features.mean(axis=0)
-        centred = features - mean
-        return cls(mean, centred.T @ centred / (len(features) - 1), len(features))
-
-    @cached_property
-    def factor(self) -> Matrix:
-        """L with L L^T = covariance: Cholesky, or from the eigenvectors where the covariance is singular."""
-        try:
-            return np.asarray(np.linalg.cholesky(self.covariance))
-        except np.linalg.LinAlgError:
-            values, vectors = scipy.linalg.eigh(self.covariance)
-            return np.asarray(vectors * np.sqrt(np.clip(values, 0.0, None)))
+    Raises:
+        DataError: the features are fewer than two, not finite, all constant, or not as wide as the reference's.
+    """
+    sample = sample or Gaussian.of(features)
+    if sample.n > features.shape[1]:
+        return between(sample, reference)
+    _same_width(sample, reference)
+    thin = (features - sample.mean) @ reference.factor / np.sqrt(sample.n - 1)
+    return _assembled(sample, reference, np.linalg.svd(thin, compute_uv=False))
 
 
-def distance(features: Matrix, reference: Gaussian) -> float:
-    """Fréchet distance of features `(N, D)` from a reference; never below zero."""
-    sample = Gaussian.of(features)
-    if sample.n <= features.shape[1]:
-        thin = (features - sample.mean) @ reference.factor / np.sqrt(sample.n - 1)
-        roots = np.linalg.svd(thin, compute_uv=False)
-    else:
-        product = reference.factor.T @ sample.covariance @ reference.factor
-        roots = np.sqrt(np.clip(scipy.linalg.eigvalsh(product), 0.0, None))
+def between(sample: Gaussian, reference: Gaussian) -> float:
+    """Fréchet distance from statistics alone; `reference` keeps its factor for the next call.
+
+    Raises:
+        DataError: the two are not of the same width.
+    """
+    _same_width(sample, reference)
+    values = np.linalg.eigvalsh(reference.sandwich(sample.covariance))
+    # The product has no higher rank than either side: the roots of what rounding left of its zeros would add up.
+    values = values[len(values) - min(sample.rank, reference.rank) :]
+    return _assembled(sample, reference, np.sqrt(np.clip(values, 0.0, None)))
+
+
+def _assembled(sample: Gaussian, reference: Gaussian, roots: Matrix) -> float:
     gap = sample.mean - reference.mean
     traces = np.trace(sample.covariance) + np.trace(reference.covariance)
     return max(float(gap @ gap + traces - 2.0 * roots.sum()), 0.0)
 
 
-def influence(features: Matrix, reference: Gaussian) -> Matrix:
+def _same_width(sample: Gaussian, reference: Gaussian) -> None:
+    if len(sample.mean) != len(reference.mean):
+        raise DataError(
+            f"features have {len(sample.mean)} dimensions, the reference's {len(reference.mean)}:"
+            " take both from the same network and layer"
+        )
+
+
+def influence(features: Features, reference: Gaussian, sample: Gaussian | None = None) -> Matrix:
     """How each sample `(N, D)` pulls the distance: its variance over N is the delta method's squared error.
 
     phi(x) = 2 (m - m_r)^T (x - m) + (x - m)^T (I - T)(x - m) with T = L (L^T S L)^(-1/2) L^T, the linear map that
-    carries the sample's Gaussian to the reference's.
+    carries the sample's Gaussian to the reference's. `sample` is what was fitted to `features`, where it is at hand.
     """
-    sample = Gaussian.of(features)
-    centred = features - sample.mean
-    values, vectors = scipy.linalg.eigh(reference.factor.T @ sample.covariance @ reference.factor)
+    sample = sample or Gaussian.of(features)
+    values, vectors = scipy.linalg.eigh(reference.sandwich(sample.covariance), lower=True)
     floor = max(values.max(), 0.0) * 1e-10
     inverse_root = np.where(values > floor, 1.0 / np.sqrt(np.clip(values, floor or 1.0, None)), 0.0)
-    carried = centred @ reference.factor @ vectors * np.sqrt(inverse_root)
-    linear = 2.0 * centred @ (sample.mean - reference.mean)
-    return np.asarray(linear + (centred**2).sum(axis=1) - (carried**2).sum(axis=1))
+    carry = reference.factor @ (vectors * np.sqrt(inverse_root))
+    gap = 2.0 * (sample.mean - reference.mean)
+    phi = np.empty(len(features))
+    for at in range(0, len(features), CHUNK):
+        centred = features[at : at + CHUNK] - sample.mean
+        phi[at : at + CHUNK] = centred @ gap + (centred**2).sum(axis=1) - ((centred @ carry) ** 2).sum(axis=1)
+    return phi
 
 
-def standard_error(features: Matrix, reference: Gaussian, paired: Matrix | None = None) -> float:
+def standard_error(
+    features: Features, reference: Gaussian, paired: Features | None = None, sample: Gaussian | None = None
+) -> float:
     """Delta-method standard error of the distance.
 
     Args:
@@ -97,46 +97,58 @@ def standard_error(features: Matrix, reference: Gaussian, paired: Matrix | None 
         paired: the reference's own features, in the same order, where they are of the same images before
             reconstruction. Then the error speaks of drawing other images; otherwise of drawing other samples
             against a fixed reference.
+        sample: what was fitted to `features`, where it is at hand.
     """
-    phi = influence(features, reference)
+    sample = sample or Gaussian.of(features)
+    phi = influence(features, reference, sample)
     if paired is not None:
-        phi = phi + influence(paired, Gaussian.of(features))
+        phi = phi + influence(paired, sample, reference)
     return float(phi.std(ddof=1) / np.sqrt(len(phi)))
 
 
-def infinite(features: Matrix, reference: Gaussian, seed: int = 0) -> float:
+def infinite(features: Features, reference: Gaussian, seed: int = 0) -> float:
     """The distance extrapolated to infinitely many samples: 2 F_N - mean F_(N/2).
 
     The bias falls as 1 / N (Chong and Forsyth 2020, arXiv 1911.07023); F_(N/2) is averaged over random halves.
+
+    Raises:
+        DataError: fewer than four samples, or what `distance` raises.
     """
     rng = np.random.Generator(np.random.Philox(seed))
-    half = len(features) // 2
-    order = [rng.permutation(len(features)) for _ in range(HALVES)]
-    halves = [distance(features[part], reference) for places in order for part in (places[:half], places[half:])]
-    return 2.0 * distance(features, reference) - float(np.mean(halves))
+    whole = Moments.of(features)
+    halves = [part for _ in range(HALVES) for part in _halves(features, whole, rng.permutation(whole.n))]
+    return 2.0 * distance(features, reference) - float(np.mean([between(half, reference) for half in halves]))
+
+
+def _halves(features: Features, whole: Moments, order: npt.NDArray[np.int64]) -> tuple[Gaussian, Gaussian]:
+    """Both halves of the samples in this order; the second is what the sums of the first leave of the whole."""
+    first, second = Moments(whole.shift), Moments(whole.shift)
+    first.add(features[order[: whole.n // 2]])
+    second.load(whole.sums() - first.sums())
+    return first.gaussian(), second.gaussian()
 
 
 class FrechetDistance:
     """Features of judged images, kept as float32 until the end: the standard error needs them one by one."""
 
-    def __init__(self, name: str, reference: Matrix, *, paired: bool) -> None:
+    def __init__(self, name: str, reference: Features, *, paired: bool) -> None:
         self.name = name
-        self._reference = np.asarray(reference, np.float64)
-        self._gaussian = Gaussian.of(self._reference)
+        self._reference = reference
+        self._gaussian = Gaussian.of(reference)
         self._paired = paired
-        self._parts: list[npt.NDArray[np.float32]] = []
+        self._features = KeptRows()
 
     def update(self, features: npt.NDArray[np.float32]) -> None:
         """Add the features of one batch, `(B, D)`."""
-        self._parts.append(features)
+        self._features.add(features)
 
     def state(self) -> State:
         """The features so far."""
-        return {"features": np.concatenate(self._parts)} if self._parts else {}
+        return self._features.state("features")
 
     def load(self, state: State) -> None:
         """Take over features."""
-        self._parts = [state["features"].astype(np.float32)] if "features" in state else []
+        self._features.load("features", state)
 
     def join(self, states: Sequence[State]) -> State:
         """Features one after the other."""
@@ -144,10 +156,10 @@ class FrechetDistance:
 
     def compute(self) -> list[Value]:
         """The distance with its error; unpaired sets also get the value for infinitely many samples."""
-        features = np.concatenate(self._parts).astype(np.float64)
-        n = len(features)
-        error = standard_error(features, self._gaussian, self._reference if self._paired else None)
-        values = [Value(name=self.name, value=distance(features, self._gaussian), n=n, se=error)]
+        features, reference = self._features.all(), self._gaussian
+        sample = Gaussian.of(features)
+        error = standard_error(features, reference, self._reference if self._paired else None, sample)
+        values = [Value(name=self.name, value=distance(features, reference, sample), n=sample.n, se=error)]
         if not self._paired:
-            values.append(Value(name=f"{self.name}_infinite", value=infinite(features, self._gaussian), n=n))
+            values.append(Value(name=f"{self.name}_infinite", value=infinite(features, reference), n=sample.n))
         return values

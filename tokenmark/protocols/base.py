@@ -9,8 +9,8 @@ from tokenmark.files import canonical_json, sha256_text
 
 Crop = Literal["none", "as-given", "adm-256", "bicubic-256"]
 Uint8Rule = Literal["round", "half-up", "truncate", "none"]
-Port = Literal["mini-features", "torch-fidelity", "pytorch-fid", "clean-fid"]
-Resize = Literal["none", "tf1", "half-pixel", "antialias", "pil-bicubic"]
+Port = Literal["mini-features", "torch-fidelity", "pytorch-fid"]
+Resize = Literal["none", "tf1", "half-pixel", "antialiased", "pil-bicubic"]
 
 MEANINGS: dict[str, dict[str, str]] = {
     "crop": {
@@ -28,14 +28,13 @@ MEANINGS: dict[str, dict[str, str]] = {
     "port": {
         "mini-features": "a small classifier of digits in Inception's place",
         "torch-fidelity": "torch-fidelity's port of the graph of 2015, weights-inception-2015-12-05-6726825d.pth",
-        "pytorch-fid": "pytorch-fid's port of the same graph, pt_inception-2015-12-05-6726825d.pth; sees 2 x - 1",
-        "clean-fid": "NVIDIA's TorchScript of the same graph, as clean-fid loads it",
+        "pytorch-fid": "the same weights in pytorch-fid's port, which sees 2 x - 1 instead of (255 x - 128) / 128",
     },
     "feature_resize": {
         "none": "seen at its own size",
         "tf1": "TensorFlow 1's bilinear to 299: corner of pixel 0 on corner of pixel 0, no antialiasing",
         "half-pixel": "bilinear to 299 by pixel centres, no antialiasing",
-        "antialias": "bilinear to 299 by pixel centres, antialiased",
+        "antialiased": "bilinear to 299 by pixel centres, antialiased",
         "pil-bicubic": "Pillow's bicubic to 299 on floats, channel by channel",
     },
     "class_sampling": {

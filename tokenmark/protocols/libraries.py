@@ -29,11 +29,10 @@ TORCH_FIDELITY = Protocol(
 CLEAN_FID = TORCH_FIDELITY.but(
     id="clean-fid",
     title="clean-fid's FID in mode `clean`",
-    port="clean-fid",
     feature_resize="pil-bicubic",
     comparable_with="FID by clean-fid, mode `clean`, with the same N",
     used_by=(),
-    differs="clean-fid leaves TF32 as it finds it",
+    differs="clean-fid runs NVIDIA's TorchScript of the graph, here it is torch-fidelity's port",
 )
 
 PYTORCH_FID = TORCH_FIDELITY.but(
@@ -67,7 +66,7 @@ TORCHMETRICS_17 = TORCH_FIDELITY.but(
 TORCHMETRICS_18 = TORCHMETRICS_17.but(
     id="torchmetrics-1.8",
     title="torchmetrics' FrechetInceptionDistance from 1.8 on, given floats in [0, 1]",
-    feature_resize="antialias",
+    feature_resize="antialiased",
     comparable_with="FID by torchmetrics 1.8 or newer, given floats, with the same N",
     used_by=(),
     differs="SoftVQ, MAETok and VTBench use torchmetrics; which side of 1.8 depends on their installation",

@@ -1,0 +1,66 @@
+"""Feature extractors by name. A name's file is imported only when that name is asked for."""
+
+import importlib
+from pathlib import Path
+
+import torch
+
+from tokenmark import resize as resizes
+from tokenmark.errors import UnknownNameError
+from tokenmark.extractors import files
+from tokenmark.extractors.base import Extractor, Outputs, Recipe
+
+PLACES = {
+    "inception": "inception:INCEPTION",
+    "inception-pytorch-fid": "inception:PYTORCH_FID",
+    "dinov2-vit-l14": "dinov2:VIT_L14",
+    "clip-vit-l14": "clip:VIT_L14",
+}
+"""Module in this package and attribute by name."""
+
+
+def recipe(name: str) -> Recipe:
+    """What a name stands for.
+
+    Raises:
+        UnknownNameError: there is no extractor of that name.
+    """
+    if name not in PLACES:
+        raise UnknownNameError("feature extractor", name, PLACES)
+    module, _, attribute = PLACES[name].partition(":")
+    found = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+    assert isinstance(found, Recipe)  # noqa: S101  the table above is ours
+    return found
+
+
+def load(
+    name: str,
+    device: torch.device,
+    *,
+    weights: Path | None = None,
+    sha256: str | None = None,
+    resize: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Extractor:
+    """An extractor with its weights on `device`, in evaluation mode and without gradients.
+
+    Args:
+        name: one of `PLACES`.
+        device: where it computes.
+        weights: its weights file, instead of the published name in the known folders.
+        sha256: the hash that the file must have, instead of the published one.
+        resize: one of `tokenmark.resize.RESIZES`, instead of the one that it is known with.
+        dtype: number type inside, float32 or float64.
+
+    Raises:
+        UnknownNameError: no such extractor or resize.
+        WeightsError: its weights are missing, altered or do not fit.
+    """
+    known = recipe(name)
+    chosen = resizes.get(resize or known.resize)
+    path = files.found(known.file, weights, sha256)
+    extractor = known.build(files.read(path), path, chosen, dtype)
+    return extractor.to(device).eval().requires_grad_(requires_grad=False)
+
+
+__all__ = ["PLACES", "Extractor", "Outputs", "Recipe", "load", "recipe"]

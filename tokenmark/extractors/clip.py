@@ -1,0 +1,67 @@
+"""CLIP's image encoder by open_clip (Radford et al. 2021, arXiv 2103.00020).
+
+Fréchet distances on its features: Kynkaanniemi et al. 2023, arXiv 2203.06026.
+"""
+
+import functools
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.transformer import QuickGELU, VisionTransformer
+from torch import Tensor, nn
+
+from tokenmark import weights
+from tokenmark.extractors.base import Extractor, Outputs, Recipe, Tensors
+from tokenmark.extractors.files import WeightsFile
+from tokenmark.resize import Resize
+
+
+class CLIP(Extractor):
+    """`features` `(B, embedding)`: the projected class token, not scaled to length one."""
+
+    def __init__(self, visual: nn.Module, side: int, resize: Resize, dtype: torch.dtype) -> None:
+        mean, std = (
+            tuple(255.0 * value for value in x) for x in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        )
+        super().__init__(side, resize, dtype, mean, std)
+        self.visual = visual.to(dtype)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Images `(B, 3, H, W)`, uint8 or floats in [0, 1], to features."""
+        return Outputs(self.visual(self.prepared(images)).float())
+
+
+def build(architecture: str, tensors: Tensors, path: Path, resize: Resize, dtype: torch.dtype) -> CLIP:
+    """The image side of an open_clip transformer, with OpenAI's activation; the text side of the file is left out.
+
+    Raises:
+        WeightsError: the tensors are not this architecture's.
+    """
+    config = open_clip.get_model_config(architecture)
+    vision = config["vision_cfg"]
+    visual = VisionTransformer(
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        width=vision["width"],
+        layers=vision["layers"],
+        heads=vision["width"] // vision.get("head_width", 64),
+        mlp_ratio=vision.get("mlp_ratio", 4.0),
+        output_dim=config["embed_dim"],
+        act_layer=QuickGELU,
+    )
+    prefix = "visual."
+    images = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    weights.fill_strict(visual, images, path)
+    return CLIP(visual, vision["image_size"], resize, dtype)
+
+
+VIT_L14 = Recipe(
+    WeightsFile(
+        "clip-vit-l14-openai.safetensors",
+        "timm/vit_large_patch14_clip_224.openai on Hugging Face (open_clip_model.safetensors)",
+        None,
+    ),
+    "pil-bicubic",
+    functools.partial(build, "ViT-L-14"),
+)
