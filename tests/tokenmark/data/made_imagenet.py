@@ -1,19 +1,24 @@
 """A made ImageNet: real picture files under published names, in every form in which people have the real one."""
 
 import functools
+import importlib.util
 import io
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 from scipy.io import savemat
 
 from tokenmark.data import labels
 from tokenmark.data.imagenet import validation_name, wnids
 
-DEVKIT_TIME = 0
+pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="parquet needs the extra pyarrow")
+LABELLED = ("class folders", "hub's flat folder", pytest.param("parquet shards", marks=pyarrow))
+KINDS = ("tar", "flat folder", *LABELLED)
+"""Forms in which people have ImageNet; the first two have no labels."""
 
 
 def label_of(number: int) -> int:
