@@ -31,3 +31,14 @@ def suites_option(function: F) -> F:
         show_default=True,
         help="Folder of suite files.",
     )(function)
+
+
+def data_option(function: F) -> F:
+    """`--data`."""
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("data"),
+        show_default=True,
+        help="Folder of prepared data; embedded data are prepared there on first use.",
+    )(function)

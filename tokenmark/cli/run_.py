@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tokenmark.cli.options import results_option, suites_option
+from tokenmark.cli.options import data_option, results_option, suites_option
 
 
 @click.command("run")
@@ -14,13 +14,7 @@ from tokenmark.cli.options import results_option, suites_option
 @click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
 )
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("data"),
-    show_default=True,
-    help="Folder of prepared data; embedded data are prepared there on first use.",
-)
+@data_option
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
 @results_option
 @suites_option
