@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from tokenmark.terminal import time_left
+
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 
@@ -50,7 +52,7 @@ class Bar:
         """So many images are done."""
         now = time.perf_counter()
         rate = (done - self._first) / max(now - self._begun, 1e-9)
-        text = f"{rate:,.0f} images/s, {left((self._total - done) / max(rate, 1e-9))}"
+        text = f"{rate:,.0f} images/s, {time_left((self._total - done) / max(rate, 1e-9))}"
         if self._bar is not None:
             self._progress.update(self._bar, completed=done, rate=text)
         if not self._console.is_terminal and (now - self._told >= EVERY or done == self._total):
@@ -60,8 +62,3 @@ class Bar:
     def note(self, text: str) -> None:
         """Say something."""
         self._console.print(f"[yellow]note[/] {escape(text)}", soft_wrap=True)
-
-
-def left(seconds: float) -> str:
-    """Time left, in words."""
-    return f"about {seconds:.0f} s left" if seconds < 120 else f"about {seconds / 60:.0f} min left"

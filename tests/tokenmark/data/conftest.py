@@ -1,7 +1,5 @@
 """A made ImageNet in every form. Only to be read."""
 
-import importlib.util
-
 import pytest
 
 from tests.tokenmark.data import made_imagenet as made
@@ -19,7 +17,7 @@ def forms(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forms")
     files = made.files()
     shards = folder / "parquet"
-    if importlib.util.find_spec("pyarrow") is not None:
+    if made.PYARROW:
         made.write_parquet(shards / "data", files)
     return {
         "tar": made.write_tar(folder / "tar" / "ILSVRC2012_img_val.tar", files),

@@ -15,7 +15,8 @@ from scipy.io import savemat
 from tokenmark.data import labels
 from tokenmark.data.imagenet import validation_name, wnids
 
-pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="parquet needs the extra pyarrow")
+PYARROW = importlib.util.find_spec("pyarrow") is not None
+pyarrow = pytest.mark.skipif(not PYARROW, reason="parquet needs the extra pyarrow")
 LABELLED = ("class folders", "hub's flat folder", pytest.param("parquet shards", marks=pyarrow))
 KINDS = ("tar", "flat folder", *LABELLED)
 """Forms in which people have ImageNet; the first two have no labels."""
