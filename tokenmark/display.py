@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from tokenmark.errors import TokenmarkError
 from tokenmark.records import Record
-from tokenmark.terminal import console
+from tokenmark.terminal import console, time_left
 
 if TYPE_CHECKING:
     from tokenmark.runner import Summary
@@ -140,8 +140,7 @@ class Display:
         if not self._measured:
             return ""
         mean = (time.perf_counter() - self._begun) / self._measured
-        seconds = mean * (self._runs - self._ended)
-        return f"about {seconds:.0f} s left" if seconds < 120 else f"about {seconds / 60:.0f} min left"
+        return time_left(mean * (self._runs - self._ended))
 
     def _update_run(self, **changes: object) -> None:
         if self._progress is not None and self._run_bar is not None:

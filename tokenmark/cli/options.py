@@ -38,3 +38,14 @@ def device_option(function: F) -> F:
     return click.option(
         "--device", default="auto", show_default=True, help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one."
     )(function)
+
+
+def data_option(function: F) -> F:
+    """`--data`."""
+    return click.option(
+        "--data",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("data"),
+        show_default=True,
+        help="Folder of prepared data; embedded data are prepared there on first use.",
+    )(function)

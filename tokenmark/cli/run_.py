@@ -5,20 +5,14 @@ from pathlib import Path
 
 import click
 
-from tokenmark.cli.options import device_option, results_option, suites_option
+from tokenmark.cli.options import data_option, device_option, results_option, suites_option
 
 
 @click.command("run")
 @click.argument("suite")
 @click.option("--method", "methods", multiple=True, help="Only the jobs of this method; may be repeated.")
 @device_option
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("data"),
-    show_default=True,
-    help="Folder of prepared data; embedded data are prepared there on first use.",
-)
+@data_option
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
 @results_option
 @suites_option

@@ -4,21 +4,53 @@ A folder `<name>/<split>/` holds `images.npy` (uint8, `(N, H, W, 3)`), `labels.n
 `manifest.json`, which is written last: without it there is no data set.
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import pydantic
-import torch
-from torch import Tensor
 
 from tokenmark.errors import DataError
 from tokenmark.files import canonical_json, sha256_of, sha256_text, write_atomic, writing
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 IMAGES, LABELS, MANIFEST = "images.npy", "labels.npy", "manifest.json"
+
+
+class Subset(pydantic.BaseModel):
+    """What makes a data set less than what was published. Numbers from it compare with nobody's."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    of: int
+    """Images of the whole."""
+    left_out: int
+    limit: int | None = None
+    """The number of images that was asked for, classes taking turns; None if the source had no more."""
+    left_out_sha256: str
+    """Of the list of names beside the arrays."""
+
+
+class Origin(pydantic.BaseModel):
+    """How the pixels came to be. It does not name the data: the same pixels are the same data."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    """The form of the source: tar, flat folder, class folders, parquet shards."""
+    files_sha256: str
+    """Over names and content hashes of the source's files, in the order of the array."""
+    found: dict[str, int]
+    """Files by format and mode, such as `JPEG CMYK`."""
+    decoder: dict[str, str]
+    """Versions of the libraries that decoded and resized."""
 
 
 class Manifest(pydantic.BaseModel):
@@ -37,11 +69,16 @@ class Manifest(pydantic.BaseModel):
     class_counts: tuple[int, ...]
     images_sha256: str
     labels_sha256: str
+    subset: Subset | None = None
+    origin: Origin | None = None
 
     @property
     def sha256(self) -> str:
-        """The name of these data in a run's specification."""
-        return sha256_text(canonical_json(self.model_dump(mode="json")))
+        """The name of these data in a run's specification: the same whatever the pixels were prepared from."""
+        facts = self.model_dump(mode="json", exclude={"origin"})
+        if self.subset is None:
+            del facts["subset"]  # as before there were subsets
+        return sha256_text(canonical_json(facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +97,19 @@ class PreparedData:
         """How many classes the labels count."""
         return len(self.manifest.class_counts)
 
-    def batch(self, start: int, stop: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    @property
+    def warnings(self) -> list[str]:
+        """What a record of these data must say."""
+        subset = self.manifest.subset
+        if subset is None:
+            return []
+        name = f"{self.manifest.name}/{self.manifest.split}"
+        return [f"not comparable: {name} is a subset, {len(self):,} of {subset.of:,} images"]
+
+    def batch(self, start: int, stop: int, device: "torch.device | str" = "cpu") -> "tuple[Tensor, Tensor]":
         """Images `(stop - start, 3, H, W)`, float32 in [0, 1], and labels, int64, of these indices."""
+        import torch  # noqa: PLC0415  preparing does without it, and it takes seconds to import
+
         pixels = torch.from_numpy(np.array(self.images[start:stop])).to(device)
         labels = torch.from_numpy(self.labels[start:stop].copy()).to(device)
         return pixels.permute(0, 3, 1, 2).float().div_(255.0).contiguous(), labels
@@ -81,18 +129,36 @@ def write(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
-        for name, array in ((IMAGES, images), (LABELS, labels)):
-            with (folder / name).open("wb") as file:
-                np.save(file, array, allow_pickle=False)
-    manifest = Manifest(
-        shape=images.shape,
-        class_counts=tuple(np.bincount(labels).tolist()),
-        images_sha256=sha256_of(folder / IMAGES),
-        labels_sha256=sha256_of(folder / LABELS),
-        **facts,
-    )
-    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1).encode())
+        _save(folder / IMAGES, images)
+    return seal(folder, labels, cast("tuple[int, int, int, int]", images.shape), **facts)
+
+
+def seal(
+    folder: Path, labels: npt.NDArray[np.int64], shape: tuple[int, int, int, int], classes: int = 0, **facts: Any
+) -> Manifest:
+    """Write labels and manifest beside an array that is whole; `facts` are the manifest's other fields.
+
+    Classes are counted up to the last that has an image, or up to `classes` if that is more.
+
+    Raises:
+        StorageError: they cannot be written; no manifest is left behind.
+    """
+    with writing(folder):
+        _save(folder / LABELS, labels)
+        manifest = Manifest(
+            shape=shape,
+            class_counts=tuple(np.bincount(labels, minlength=classes).tolist()),
+            images_sha256=sha256_of(folder / IMAGES),
+            labels_sha256=sha256_of(folder / LABELS),
+            **facts,
+        )
+    write_atomic(folder / MANIFEST, manifest.model_dump_json(indent=1, exclude_none=True).encode())
     return manifest
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
 
 
 def load(folder: Path) -> PreparedData:
@@ -109,7 +175,7 @@ def load(folder: Path) -> PreparedData:
     except (pydantic.ValidationError, json.JSONDecodeError) as error:
         raise DataError(f"{folder / MANIFEST} is not a manifest: {again}") from error
     for name, digest in ((IMAGES, manifest.images_sha256), (LABELS, manifest.labels_sha256)):
-        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+        if not (folder / name).is_file() or _digest_of(folder / name) != digest:
             raise DataError(f"{folder / name} is missing, truncated or altered: {again}")
     try:
         images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
@@ -120,3 +186,14 @@ def load(folder: Path) -> PreparedData:
     if (images.shape, images.dtype, labels.shape, labels.dtype) != expected:
         raise DataError(f"{folder} does not hold what its manifest says: {again}")
     return PreparedData(manifest, images, labels)
+
+
+def _digest_of(path: Path) -> str:
+    facts = path.stat()
+    return _hashed(path.resolve(), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _hashed(path: Path, *_facts: int) -> str:
+    """A file's SHA-256, computed once a process while nothing touches it: every run of a suite opens the same 10 GB."""
+    return sha256_of(path)

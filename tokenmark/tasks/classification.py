@@ -57,7 +57,7 @@ class ClassificationSession:
 
     def finish(self, say: Callable[[str], None]) -> Outcome:
         """Accuracy, then cost, then speed, as far as they are asked for."""
-        outcome = Outcome(computed(self.measures.values()))
+        outcome = Outcome(computed(self.measures.values()), warnings=self._data.warnings)
         if "cost" in self._spec.measures:
             say("cost")
             self._cost(outcome)

@@ -39,7 +39,7 @@ class GenerationSession:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
         reference = catalog.load(*self._protocol.split("generation"), context.data)
-        self._classes = reference.classes
+        self._classes, self._warnings = reference.classes, reference.warnings
         self._generator, self._settings = build.generator(
             spec.method, spec.variant or "", str(spec.settings["preset"]), context.device
         )
@@ -82,6 +82,7 @@ class GenerationSession:
         return Outcome(
             values=computed(self.measures.values()),
             details={"parameters": self._generator.parameters_total, "classes": self._classes},
+            warnings=self._warnings,
             pictures={
                 "samples": (grid(images.cpu(), self._classes), f"{self._spec.title}: the first samples, class by class")
             },

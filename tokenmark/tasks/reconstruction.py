@@ -90,6 +90,7 @@ class ReconstructionSession:
                 "variable_length": info.variable_length,
                 "parameters": info.parameters,
             },
+            warnings=self._data.warnings,
             pictures={
                 "reconstructions": (
                     grid(torch.cat([originals, images]).cpu(), len(originals)),

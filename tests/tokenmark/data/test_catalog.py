@@ -1,7 +1,12 @@
 """Data sets by name."""
 
+import re
+import shlex
+
 import pytest
 
+from tests.tokenmark import make
+from tokenmark.cli.main import status_of
 from tokenmark.data import catalog
 from tokenmark.errors import DataError, UnknownNameError
 
@@ -41,3 +46,33 @@ def test_unknown_names(tmp_path, digits_folder):
         catalog.load("digit-32", "val", tmp_path)
     with pytest.raises(DataError):
         catalog.load("digits-32", "test", digits_folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("imagenet-val-256-adm", "tokenmark prepare imagenet-val --source PATH --size 256 --crop adm"),
+        ("imagenet-val-64-centre-only", "tokenmark prepare imagenet-val --source PATH --size 64 --crop centre-only"),
+        ("imagenet-train-256-bicubic", "tokenmark prepare imagenet-train --source PATH --size 256 --crop bicubic"),
+    ],
+)
+def test_what_must_be_prepared_says_by_which_command(tmp_path, name, command):
+    folder = tmp_path / "my data"
+    with pytest.raises(DataError) as caught:
+        catalog.load(name, "val", folder)
+    assert str(caught.value) == f"{name} is not in {folder}: prepare it with `{command} --data '{folder}'`"
+    made = re.search("`tokenmark (.*)`", str(caught.value))[1].replace("PATH", str(tmp_path / "absent"))
+    assert status_of(shlex.split(made)) == 2  # the command is understood, and finds no source
+
+
+def test_what_was_prepared_is_found(tmp_path):
+    make.data_set(tmp_path / "imagenet-val-8-adm" / "val")
+    assert len(catalog.load("imagenet-val-8-adm", "val", tmp_path)) == 12
+
+
+@pytest.mark.parametrize(
+    "name", ["imagenet-val-256-amd", "imagenet-val-adm", "imagenet-test-256-adm", "imagenet-val-0-adm"]
+)
+def test_names_that_no_command_makes(tmp_path, name):
+    with pytest.raises(UnknownNameError, match=f"unknown data set '{name}'"):
+        catalog.load(name, "val", tmp_path)

@@ -1,6 +1,7 @@
 """Prepared data sets: what is written is read, and nothing else is."""
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -148,3 +149,29 @@ def test_a_failed_write_leaves_no_data_set(tmp_path):
         make.data_set(tmp_path / "made")
     with pytest.raises(DataError, match="there is no prepared data set"):
         prepared.load(tmp_path / "made")
+
+
+def test_the_name_of_the_data_is_that_of_their_pixels(folder):
+    """Not of how they were made; but a subset never has the name of the whole."""
+    manifest = prepared.load(folder).manifest
+    origin = prepared.Origin(kind="tar", files_sha256="0" * 64, found={"JPEG RGB": 12}, decoder={"pillow": "1"})
+    assert manifest.model_copy(update={"origin": origin}).sha256 == manifest.sha256
+    subset = prepared.Subset(of=13, left_out=1, left_out_sha256="0" * 64)
+    part = manifest.model_copy(update={"subset": subset})
+    assert part.sha256 != manifest.sha256
+    assert part.sha256 != manifest.model_copy(update={"subset": subset.model_copy(update={"limit": 12})}).sha256
+
+
+def test_a_whole_set_has_no_warnings(folder):
+    assert prepared.load(folder).warnings == []
+
+
+def test_damage_after_the_first_opening_is_found(folder):
+    """A digest is remembered only for a file that nobody has touched."""
+    prepared.load(folder)
+    path = folder / "images.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1_000_000_000))
+    with pytest.raises(DataError, match=r"images.npy is missing, truncated or altered"):
+        prepared.load(folder)
