@@ -40,6 +40,13 @@ def bench_mini(session: nox.Session) -> None:
     session.run("tokenmark", "run", "mini", *session.posargs, env=env)
 
 
+@nox.session(name="bench-measures")
+def bench_measures(session: nox.Session) -> None:
+    """Time the measures beside torch-fidelity and scipy, and write docs/measured.md; `-- --help` tells of sizes."""
+    env = install(session, "bench")
+    session.run("python", "-m", "benchmarks.measures", *session.posargs, env=env)
+
+
 @nox.session(name="train-mini")
 def train_mini(session: nox.Session) -> None:
     """Train the small weights that the repository holds; resumes. `-- NAME --again` trains one anew."""

@@ -18,7 +18,7 @@ from tokenmark.errors import DataError
 
 Matrix = npt.NDArray[np.float64]
 
-CHUNK = 4096
+CHUNK = 1024
 """Samples per step where all features are at hand: their float64 copy stays small."""
 
 ROUNDING = 1e-7
@@ -93,7 +93,7 @@ class Moments:
             DataError: there are fewer than two.
         """
         _enough(len(features))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore"):  # NaN and infinity are told of in one place, at the end
             moments = cls(torch.from_numpy(features.mean(axis=0, dtype=np.float64)))
         moments.add(features)
         return moments
@@ -101,14 +101,14 @@ class Moments:
     def add(self, features: npt.NDArray[Any]) -> None:
         """Add features `(N, D)` that are all at hand, piece by piece."""
         for at in range(0, len(features), CHUNK):
-            self.update(torch.from_numpy(features[at : at + CHUNK].astype(np.float64)))
+            self.update(torch.from_numpy(np.array(features[at : at + CHUNK])))
 
     def update(self, features: Tensor) -> None:
         """Add one batch `(B, D)`, of any float type and on any device."""
-        centred = features.to(self.shift.device, torch.float64) - self.shift
+        centred = features.to(self.shift.device) - self.shift  # float64, as the shift is
         self.n += len(centred)
         self._total += centred.sum(dim=0)
-        self._outer += _gram(centred)
+        _add_gram(self._outer, centred)
 
     def sums(self) -> Tensor:
         """Everything summed so far, `(1 + D + D * D,)` float64: to be kept, all-reduced or added."""
@@ -133,7 +133,8 @@ class Moments:
         # Sums of squares tell of every NaN or infinity that went in: neither goes away by adding.
         if not bool(torch.isfinite(mean).all() and torch.isfinite(self._outer.diagonal()).all()):
             raise DataError("a feature is NaN or infinite: the images or the feature network's weights are broken")
-        covariance = (self._outer - torch.outer(self._total, self._total / self.n)) / (self.n - 1)
+        half = torch.tril(self._outer - torch.outer(self._total, self._total / self.n)) / (self.n - 1)
+        covariance = half + torch.tril(half, diagonal=-1).T
         size = torch.maximum(mean.abs(), self.shift.abs())
         if bool((covariance.diagonal() <= (ROUNDING * size) ** 2).all()):
             raise DataError(
@@ -148,10 +149,10 @@ def _enough(n: int) -> None:
         raise DataError(f"a Fréchet distance needs at least 2 samples on each side, here are {n}")
 
 
-def _gram(x: Tensor) -> Tensor:
-    """X^T X of `(B, D)`. On the processor numpy does half the work: it sees that the product is symmetric."""
-    if x.device.type == "cpu":
-        rows = x.numpy()
-        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are told of in one place, at the end
-            return torch.from_numpy(rows.T @ rows)
-    return x.T @ x
+def _add_gram(outer: Tensor, x: Tensor) -> None:
+    """Add X^T X of `(B, D)` to the lower triangle of `outer`; what stands above it has no meaning."""
+    if x.device.type == "cpu" and len(x):
+        # In place and half the work, neither of which torch offers. The transposed arrays are as BLAS wants them.
+        scipy.linalg.blas.dsyrk(1.0, x.numpy().T, beta=1.0, c=outer.numpy().T, overwrite_c=1)
+    else:
+        outer.addmm_(x.T, x)

@@ -1,4 +1,6 @@
-"""PSNR and SSIM per image, averaged over images (never over batch means)."""
+"""PSNR, SSIM and the like per image, averaged over images (never over batch means)."""
+
+from collections.abc import Callable
 
 from collections.abc import Sequence
 
@@ -26,12 +28,16 @@ def ssim(images: Tensor, originals: Tensor) -> Tensor:
     return result.reshape(-1)
 
 
-class PixelMeasure:
-    """The mean of `psnr` or `ssim` over images."""
+Comparison = Callable[[Tensor, Tensor], Tensor]
+"""Images and originals `(B, 3, H, W)` in [0, 1] to one value for each pair, `(B,)`."""
 
-    def __init__(self, name: str) -> None:
+
+class PixelMeasure:
+    """The mean over images of `psnr`, `ssim`, or of a comparison that was loaded (`lpips.load`)."""
+
+    def __init__(self, name: str, comparison: Comparison | None = None) -> None:
         self.name = name
-        self._function = {"psnr": psnr, "ssim": ssim}[name]
+        self._function = comparison or {"psnr": psnr, "ssim": ssim}[name]
         self._values = PerImage()
 
     def update(self, images: Tensor, originals: Tensor) -> None:
