@@ -3,7 +3,7 @@
 Each round times every contender once, in an order drawn for that round: a machine that slows down slows them all, and
 none always follows the one that leaves the caches cold. Rounds go on until both a shortest time and a fewest count are
 reached. The ratio of two contenders is the ratio of their median
-times; its interval resamples whole rounds (bootstrap), so that it stays paired.
+times; its interval resamples whole rounds (`bootstrap.py`), so that it stays paired.
 """
 
 import time
@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Times = npt.NDArray[np.float64]
-BOOTSTRAPS = 2000
+from tokenmark.measures import bootstrap
+from tokenmark.measures.bootstrap import Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +55,16 @@ class Timed:
 
     def spread(self, name: str) -> tuple[float, float]:
         """95 % bootstrap interval of `images_per_second`."""
-        medians = np.median(_resampled(self.seconds[name]), axis=1)
-        low, high = np.quantile(self.batch / medians, [0.025, 0.975])
-        return float(low), float(high)
+        times = self.seconds[name]
+        return bootstrap.interval(len(times), lambda drawn: self.batch / np.median(times[drawn], axis=1))
 
     def speedup(self, name: str, base: str) -> tuple[float, tuple[float, float]]:
         """How many times faster than `base`: ratio of median times, with a 95 % interval over rounds."""
-        ratio = float(np.median(self.seconds[base]) / np.median(self.seconds[name]))
-        rounds = _rounds(len(self.seconds[name]))
-        ratios = np.median(self.seconds[base][rounds], axis=1) / np.median(self.seconds[name][rounds], axis=1)
-        low, high = np.quantile(ratios, [0.025, 0.975])
-        return ratio, (float(low), float(high))
-
-
-def _rounds(n: int) -> npt.NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(0)).integers(0, n, (BOOTSTRAPS, n))
-
-
-def _resampled(values: Times) -> Times:
-    return np.asarray(values[_rounds(len(values))])
+        one, other = self.seconds[name], self.seconds[base]
+        ratio = float(np.median(other) / np.median(one))
+        return ratio, bootstrap.interval(
+            len(one), lambda drawn: np.median(other[drawn], axis=1) / np.median(one[drawn], axis=1)
+        )
 
 
 def measure(contenders: dict[str, Callable[[Tensor], Tensor]], images: Tensor, timing: Timing) -> Timed:
