@@ -42,6 +42,10 @@ class StorageError(TokenmarkError):
     """Something could not be written: a full disk, a read-only folder, a second run on the same folder."""
 
 
+class AuditError(MethodError):
+    """A call that is timed does not give what it must give: its speed says nothing."""
+
+
 class BudgetError(MethodError):
     """A token budget that is impossible for this model."""
 

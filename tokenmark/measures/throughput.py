@@ -8,7 +8,7 @@ times; its interval resamples whole rounds (`bootstrap.py`), so that it stays pa
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -44,6 +44,8 @@ class Timed:
     batch: int
     seconds: dict[str, Times]
     steady: bool
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    """What the last timed call of each contender gave; see `audit.py`."""
 
     def images_per_second(self, name: str) -> float:
         """From the median time of a call."""
@@ -73,13 +75,15 @@ def measure(contenders: dict[str, Callable[[Tensor], Tensor]], images: Tensor, t
         warmed = [_warm_up(call, images, timing) for call in contenders.values()]
         names = list(contenders)
         seconds: dict[str, list[float]] = {name: [] for name in names}
+        outputs: dict[str, Tensor] = {}
         rounds = 0
         draw = np.random.Generator(np.random.Philox(len(names)))
         while rounds < timing.min_rounds or min(sum(times) for times in seconds.values()) < timing.min_seconds:
             for name in draw.permutation(names).tolist():
-                seconds[name].append(_timed(contenders[name], images))
+                spent, outputs[name] = _timed(contenders[name], images)
+                seconds[name].append(spent)
             rounds += 1
-    return Timed(len(images), {name: np.asarray(times) for name, times in seconds.items()}, all(warmed))
+    return Timed(len(images), {name: np.asarray(times) for name, times in seconds.items()}, all(warmed), outputs)
 
 
 def _warm_up(call: Callable[[Tensor], Tensor], images: Tensor, timing: Timing) -> bool:
@@ -87,22 +91,27 @@ def _warm_up(call: Callable[[Tensor], Tensor], images: Tensor, timing: Timing) -
     windows: list[float] = []
     start = time.perf_counter()
     while (spent := time.perf_counter() - start) < timing.max_warm_seconds:
-        windows.append(min(_timed(call, images) for _ in range(3)))
+        windows.append(min(_timed(call, images)[0] for _ in range(3)))
         last = windows[-3:]
         if spent >= timing.warm_seconds and len(last) == 3 and max(last) <= (1 + timing.steady) * min(last):
             return True
     return False
 
 
-def _timed(call: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """Seconds of one call, the device's queue drained on both sides."""
-    _synchronize(images.device)
+def _timed(call: Callable[[Tensor], Tensor], images: Tensor) -> tuple[float, Tensor]:
+    """Seconds of one call, the device's queue drained on both sides, and what it gave.
+
+    A call returns once its kernels are queued; only the second wait makes the time that of the work. Waiting on the
+    host's clock, not on the device's events, counts the launches too: at batch 1 they are what a user waits for.
+    """
+    synchronize(images.device)
     start = time.perf_counter()
-    call(images)
-    _synchronize(images.device)
-    return time.perf_counter() - start
+    output = call(images)
+    synchronize(images.device)
+    return time.perf_counter() - start, output
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what was queued; a processor has nothing to wait for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
