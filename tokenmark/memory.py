@@ -7,7 +7,6 @@ from pathlib import Path
 import psutil
 import torch
 
-
 _before: dict[torch.device, int] = {}
 """The highest point of a run before its count on the device was set back for a single call."""
 

@@ -10,7 +10,7 @@ import click
 from tokenmark import __version__
 from tokenmark.errors import TokenmarkError
 
-VERBS = ("list", "run", "show", "compare", "leaderboard", "sync")
+VERBS = ("list", "run", "throughput", "show", "compare", "leaderboard", "sync")
 INTERRUPTED = 130
 
 

@@ -3,8 +3,9 @@
 from tokenmark.errors import UnknownNameError
 from tokenmark.protocols.base import Protocol
 from tokenmark.protocols.mini import MINI
+from tokenmark.protocols.throughput import THROUGHPUT
 
-PROTOCOLS = {protocol.id: protocol for protocol in (MINI,)}
+PROTOCOLS = {protocol.id: protocol for protocol in (MINI, THROUGHPUT)}
 
 
 def get(name: str) -> Protocol:
