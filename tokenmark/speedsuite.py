@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import pydantic
 from pydantic import JsonValue
 
-from tokenmark import backbones, budgets, suites
+from tokenmark import budgets, suites
+from tokenmark.backbones import RANDOM
 from tokenmark.errors import SuiteError
 from tokenmark.suites import Suite
 
@@ -32,9 +33,7 @@ def suite(
         UnknownNameError: no such model or method.
         SuiteError: a list without names, a batch that is no number, a setting that is not of that form or not used.
     """
-    chosen = [
-        name if name.endswith(backbones.RANDOM) else name + backbones.RANDOM for name in _listed(models, "models")
-    ]
+    chosen = list(dict.fromkeys(name.removesuffix(RANDOM) + RANDOM for name in _listed(models, "models")))
     named = _listed(methods, "methods")
     settings = _settings(given, named)
     jobs = [
@@ -85,9 +84,7 @@ def _settings(given: Iterable[str], methods: list[str]) -> dict[str, dict[str, J
         if not (equals and dot and setting):
             raise SuiteError(f"--set {text}: write METHOD.SETTING=VALUE, as in tome.r=8")
         if method not in methods:
-            raise SuiteError(
-                f"--set {text}: {method} is not among the methods that are measured ({', '.join(methods)})"
-            )
+            raise SuiteError(f"--set {text}: {method} is not among the methods to measure ({', '.join(methods)})")
         found.setdefault(method, {})[setting] = _value(value.strip())
     return found
 

@@ -62,6 +62,13 @@ MISTAKES = [
     (("run", "absent"), "unknown suite 'absent': there are none"),
     (("run", "absent", "--device", "tpu9"), "device 'tpu9' cannot be used"),
     (("run", "absent", "--no-such"), "No such option '--no-such'"),
+    (("throughput",), "Missing option '--models'"),
+    (("throughput", "--models", "deit_tny_patch16_224"), "did you mean deit_tiny_patch16_224"),
+    (("throughput", "--models", "test_vit", "--methods", "tme"), "unknown method 'tme'"),
+    (("throughput", "--models", "test_vit", "--set", "tome.rr=1"), "unknown setting of tome 'rr'"),
+    (("throughput", "--models", "test_vit", "--batches", "0"), "timing.batches.0"),
+    (("throughput", "--models", "test_vit", "--precision", "float16"), "'float16' is not one of"),
+    (("throughput", "--models", "test_vit", "--device", "tpu9"), "device 'tpu9' cannot be used"),
     (("show", "--jsn"), "--json"),
     (("show", "abcdef"), "no record in results/records begin with 'abcdef'"),
     (("compare", "abcd"), "Missing argument 'SECOND'"),
@@ -92,7 +99,10 @@ def test_list_as_json(run, tmp_path):
     assert status == 0
     assert methods["tome"]["kind"] == "reducer"
     assert "q50" in methods["jpeg"]["variants"]
-    assert [row["protocol"] for row in json.loads(run("list", "protocols", "--json")[1])] == ["mini v1"]
+    assert [row["protocol"] for row in json.loads(run("list", "protocols", "--json")[1])] == [
+        "mini v1",
+        "throughput v1",
+    ]
     assert json.loads(run("list", "suites", "--json")[1]) == []
 
 
