@@ -47,6 +47,13 @@ def bench_measures(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.measures", *session.posargs, env=env)
 
 
+@nox.session(name="bench-throughput")
+def bench_throughput(session: nox.Session) -> None:
+    """Speed of timm models with reduced tokens; needs no data: `-- --models deit_small_patch16_224 --methods tome`."""
+    env = install(session, "bench")
+    session.run("tokenmark", "throughput", *(session.posargs or ["--help"]), env=env)
+
+
 @nox.session(name="train-mini")
 def train_mini(session: nox.Session) -> None:
     """Train the small weights that the repository holds; resumes. `-- NAME --again` trains one anew."""

@@ -54,10 +54,14 @@ class Bench:
         for method in methods:
             if method not in known:
                 raise UnknownNameError(f"method in suite {path.stem}", method, known)
+        return self.measure(loaded, path.stem, methods, page=page)
+
+    def measure(self, suite: suites.Suite, name: str, methods: tuple[str, ...] = (), *, page: bool) -> int:
+        """Measure a suite that was read or made, under a name for its records; gives the exit status, as `run`."""
         with self._locked():
             site = self._world.lead(self._results.site)
-            planned = plan.plan(loaded, path.stem, self._context, site, only=methods)
-            with self._display.suite(loaded.title, len(planned)):
+            planned = plan.plan(suite, name, self._context, site, only=methods)
+            with self._display.suite(suite.title, len(planned)):
                 summary = runner.run_all(
                     planned, self._results, self._context, self._display, self._checkpoint_seconds, self._world
                 )

@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_NAMES = 40
+"""Names that one line lists."""
+
 
 class TokenmarkError(Exception):
     """A mistake that the user can mend. The command line prints its one line and ends with status 2."""
@@ -14,7 +17,9 @@ class UnknownNameError(TokenmarkError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         choices = sorted(known)
         near = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(choices)}"
+        others = len(choices) - MOST_NAMES
+        more = f" and {others:,} others" if others > 0 else ""
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(choices[:MOST_NAMES])}{more}"
         super().__init__(f"unknown {kind} '{name}': {hint if choices else 'there are none'}")
 
 
@@ -40,6 +45,10 @@ class RecordError(TokenmarkError):
 
 class StorageError(TokenmarkError):
     """Something could not be written: a full disk, a read-only folder, a second run on the same folder."""
+
+
+class AuditError(MethodError):
+    """A call that is timed does not give what it must give: its speed says nothing."""
 
 
 class BudgetError(MethodError):

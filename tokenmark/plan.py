@@ -9,10 +9,11 @@ from pydantic import JsonValue
 from tokenmark import __version__, backbones, build, protocols, provenance, registry, weights
 from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod, Variant
 from tokenmark.data import catalog
-from tokenmark.errors import TokenmarkError
+from tokenmark.errors import SuiteError, TokenmarkError
 from tokenmark.measures import features
 from tokenmark.measures.throughput import Timing
 from tokenmark.protocols import Protocol
+from tokenmark.protocols.throughput import NO_DATA
 from tokenmark.spec import RunSpec
 from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite
 from tokenmark.tasks import TASKS
@@ -33,9 +34,10 @@ def check_names(suite: Suite) -> None:
 
     Raises:
         UnknownNameError: a method, variant, preset, model or setting that does not exist.
-        SuiteError: a setting of a wrong type.
+        SuiteError: a setting of a wrong type, or a measure that needs data or weights which are not there.
     """
     for job in suite.jobs:
+        _check_measures(job, protocols.get(suite.protocol))
         match job:
             case ReconstructionJob():
                 registry.variant_of(registry.get_as(TokenizerMethod, job.method), job.variant)
@@ -46,6 +48,22 @@ def check_names(suite: Suite) -> None:
             case ClassificationJob():
                 backbones.get(job.model)
                 build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
+
+
+def _check_measures(job: Job, protocol: Protocol) -> None:
+    speed = "list measures = ['cost', 'throughput']"
+    if protocol.data == NO_DATA and not isinstance(job, ClassificationJob):
+        raise SuiteError(f"protocol {protocol.id} reads no data, which {job.task} needs: choose another protocol")
+    if not isinstance(job, ClassificationJob) or "accuracy" not in _measures(job):
+        return
+    if protocol.data == NO_DATA:
+        raise SuiteError(f"protocol {protocol.id} reads no data, so {job.method} has no accuracy there: {speed}")
+    if backbones.get(job.model).weights is None:
+        raise SuiteError(f"{job.model} has random weights, so {job.method} has no accuracy on it: {speed}")
+
+
+def _measures(job: Job) -> tuple[str, ...]:
+    return tuple(job.measures if job.measures is not None else TASKS[job.task].measures)
 
 
 def plan(suite: Suite, name: str, context: Context, site: str, only: tuple[str, ...] = ()) -> list[Planned]:
@@ -60,7 +78,8 @@ def plan(suite: Suite, name: str, context: Context, site: str, only: tuple[str, 
         if only and job.method not in only:
             continue
         for part in _parts(job):
-            title = " ".join(str(word) for word in (job.method, *part.values()) if word)
+            words = (word for name, word in part.items() if name != "precision")
+            title = " ".join(str(word) for word in (job.method, *words) if word)
             try:
                 spec = _spec(suite, name, job, part, protocol, context, site)
             except TokenmarkError as error:
@@ -80,7 +99,8 @@ def _parts(job: Job) -> list[dict[str, Any]]:
         case GenerationJob():
             return [{"variant": job.variant, "settings": {"preset": job.preset}}]
         case ClassificationJob():
-            return [{"variant": job.model, "settings": _given(job.method, job.settings)}]
+            settings = _given(job.method, job.settings)
+            return [{"variant": job.model, "settings": settings, "precision": job.precision}]
 
 
 def _given(method: str, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -105,23 +125,23 @@ def _spec(
     context: Context,
     site: str,
 ) -> RunSpec:
-    name_of_data, split = protocol.split(job.task)
-    data = catalog.load(name_of_data, split, context.data)
-    measures = tuple(job.measures if job.measures is not None else TASKS[job.task].measures)
+    data = None if protocol.data == NO_DATA else catalog.load(*protocol.split(job.task), context.data)
+    measures = _measures(job)
     timed = "throughput" in measures
+    images = len(data) if data is not None else 0
     return RunSpec(
         suite=name,
         task=job.task,
         method=job.method,
         implementation=registry.implementation(job.method),
         weights=_weights(job, protocol),
-        data={f"{name_of_data}/{split}": data.manifest.sha256},
+        data={"/".join(protocol.split(job.task)): data.manifest.sha256} if data is not None else {},
         protocol=protocol.id,
         protocol_version=protocol.version,
         protocol_sha256=protocol.sha256,
         measures=measures,
         timing=_timing(suite) if timed else {},
-        samples=job.samples if isinstance(job, GenerationJob) else len(data),
+        samples=job.samples if isinstance(job, GenerationJob) else images,
         batch_size=job.batch_size or suite.batch_size,
         seed=suite.seed,
         tokenmark=__version__,
@@ -140,7 +160,10 @@ def _timing(suite: Suite) -> dict[str, JsonValue]:
 def _weights(job: Job, protocol: Protocol) -> dict[str, str]:
     """Hashes of all weights that a run reads, checked against their cards."""
     if isinstance(job, ClassificationJob):
-        found = weights.bundled("tokenmark", backbones.get(job.model).weights)
+        name = backbones.get(job.model).weights
+        if name is None:
+            return {}
+        found = weights.bundled("tokenmark", name)
         return {found.name: found.sha256}
     hashes: dict[str, str] = {protocol.port: features.check(protocol.port).sha256}
     method: TokenizerMethod | GeneratorMethod

@@ -263,7 +263,7 @@ class _Progress:
         try:
             self._session.step(self.done, stop)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not memory.ran_out(error):
                 raise
             if self._batch == 1:
                 raise TokenmarkError(f"out of memory even with one image at a time: {error}") from error
@@ -284,11 +284,3 @@ class _Progress:
 
     def _save(self) -> None:
         self._state.save(self.done, gathered(self._session.measures))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on a processor."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return "can't allocate memory" in text or "not enough memory" in text or "out of memory" in text

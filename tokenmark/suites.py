@@ -10,6 +10,7 @@ from pydantic import Field, JsonValue
 
 from tokenmark import protocols
 from tokenmark.errors import SuiteError, UnknownNameError
+from tokenmark.spec import Precision
 from tokenmark.tasks import TASKS
 
 
@@ -48,6 +49,8 @@ class ClassificationJob(_Job):
     task: Literal["classification"]
     model: str
     settings: dict[str, JsonValue] = {}
+    precision: Precision = "float32"
+    """The type of the model's weights and tokens; accuracy is measured in the one that is timed."""
 
 
 Job = ReconstructionJob | GenerationJob | ClassificationJob
@@ -104,7 +107,7 @@ def load(path: Path) -> Suite:
     try:
         suite = Suite.model_validate(raw)
     except pydantic.ValidationError as error:
-        raise SuiteError(f"{path}: {_first_line(error)}") from error
+        raise SuiteError(f"{path}: {first_line(error)}") from error
     protocols.get(suite.protocol)
     for place, job in enumerate(suite.jobs):
         for measure in job.measures or ():
@@ -114,7 +117,7 @@ def load(path: Path) -> Suite:
     return suite
 
 
-def _first_line(error: pydantic.ValidationError) -> str:
+def first_line(error: pydantic.ValidationError) -> str:
     """The first problem as `where: what is wrong`, with the nearest key for a misspelt one."""
     first = error.errors()[0]
     tags = {"reconstruction", "generation", "classification"}

@@ -72,7 +72,7 @@ def groups(track: Track, records: Iterable[Record]) -> list[Group]:
         if record.value(track.value) is not None:
             spec = record.spec
             model = f"model {spec.variant}" if spec.task == "classification" else ""
-            n = f"{spec.samples:,} images"
+            n = f"{spec.samples:,} images" if spec.samples else "random images"
             protocol = f"protocol {spec.protocol} v{spec.protocol_version}"
             key = (protocol, model, n, spec.precision, spec.device, f"by {spec.site}")
             found[tuple(part for part in key if part)].append(record)

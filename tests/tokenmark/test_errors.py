@@ -17,6 +17,12 @@ def test_without_a_near_one_all_are_listed_in_order():
     assert str(UnknownNameError("suite", "zzz", ())) == "unknown suite 'zzz': there are none"
 
 
+def test_a_long_list_is_cut():
+    text = str(UnknownNameError("model", "###", (f"m{number:04d}" for number in range(1042))))
+    assert text.startswith("unknown model '###': there are: m0000, m0001, ")
+    assert text.endswith("m0039 and 1,002 others")
+
+
 @pytest.mark.parametrize("name", [name for name in vars(errors) if name.endswith("Error")])
 def test_one_kind_of_error_is_the_users(name):
     assert issubclass(getattr(errors, name), TokenmarkError)

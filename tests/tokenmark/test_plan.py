@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import torch
 
 from tests.tokenmark import make
 from tokenmark import backbones, plan, protocols, registry, suites
@@ -178,3 +179,34 @@ def test_every_variant_that_a_suite_may_name_has_its_weights_name():
             for size, variant in method.variants.items():
                 assert variant.weights is None or variant.weights == f"{name}-{size}"
     assert all(backbone.weights == name for name, backbone in backbones.BACKBONES.items())
+
+
+RANDOM = {"task": "classification", "method": "tome", "model": "test_vit.random", "measures": ["cost", "throughput"]}
+
+
+def test_random_weights_and_no_data_are_in_the_specification(tmp_path):
+    """Nothing is read or prepared: there is no data folder."""
+    context = Context(torch.device("cpu"), tmp_path / "data")
+    (item,) = planned(context, {**RANDOM, "precision": "bfloat16"}, protocol="throughput")
+    spec = item.spec
+    assert (spec.variant, spec.weights, spec.data, spec.samples) == ("test_vit.random", {}, {}, 0)
+    assert (spec.protocol, spec.precision, spec.measures) == ("throughput", "bfloat16", ("cost", "throughput"))
+    assert spec.timing["batches"] == [1, 8]
+    assert not (tmp_path / "data").exists()
+    (other,) = planned(context, RANDOM, protocol="throughput")
+    assert other.spec.precision == "float32"
+    assert other.spec.run != spec.run
+
+
+@pytest.mark.parametrize(
+    ("job", "protocol", "message"),
+    [
+        (JPEG, "throughput", "protocol throughput reads no data, which reconstruction needs"),
+        (SAMPLES, "throughput", "protocol throughput reads no data, which generation needs"),
+        (TOME, "throughput", "protocol throughput reads no data, so tome has no accuracy there: list measures"),
+        ({**RANDOM, "measures": None}, "mini", "test_vit.random has random weights, so tome has no accuracy on it"),
+    ],
+)
+def test_what_cannot_be_measured_without_data_or_weights(job, protocol, message):
+    with pytest.raises(SuiteError, match=message):
+        plan.check_names(suite(job, protocol=protocol))

@@ -40,6 +40,8 @@ def test_a_good_suite(load):
     assert suite.jobs[0].measures == ["psnr"]
     assert suite.jobs[1].tokens == [1, 16]
     assert suite.jobs[3].settings == {"r": 4}
+    assert suite.jobs[3].precision == "float32"
+    assert load("settings = { r = 4 }", 'precision = "bfloat16"').jobs[3].precision == "bfloat16"
     assert (suite.seed, suite.timing.compiled) == (0, False)
     assert load("min_seconds = 0.5", "min_seconds = 1").timing.min_seconds == 1.0
 
@@ -62,6 +64,11 @@ WRONG = {
     "wrong type in a job": ("tokens = [1, 16]", 'tokens = [1, "16"]', "jobs.1.tokens.1: .*integer"),
     "no token": ("tokens = [1, 16]", "tokens = [0]", "jobs.1.tokens.0: .*greater"),
     "one sample": ("samples = 100", "samples = 1", "jobs.2.samples: .*greater"),
+    "a precision that is not measured": (
+        "settings = { r = 4 }",
+        'precision = "float16"',
+        "jobs.3.precision: .*float32.*bfloat16",
+    ),
     "unknown task": (
         'task = "generation"',
         'task = "generate"',

@@ -10,7 +10,7 @@ import click
 from tokenmark import __version__
 from tokenmark.errors import TokenmarkError
 
-VERBS = ("list", "protocols", "prepare", "run", "fid", "show", "compare", "leaderboard", "sync")
+VERBS = ("list", "protocols", "prepare", "run", "throughput", "fid", "show", "compare", "leaderboard", "sync")
 INTERRUPTED = 130
 
 

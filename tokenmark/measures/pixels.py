@@ -1,8 +1,6 @@
 """PSNR, SSIM and the like per image, averaged over images (never over batch means)."""
 
-from collections.abc import Callable
-
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor

@@ -3,20 +3,19 @@
 Each round times every contender once, in an order drawn for that round: a machine that slows down slows them all, and
 none always follows the one that leaves the caches cold. Rounds go on until both a shortest time and a fewest count are
 reached. The ratio of two contenders is the ratio of their median
-times; its interval resamples whole rounds (bootstrap), so that it stays paired.
+times; its interval resamples whole rounds (`bootstrap.py`), so that it stays paired.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Times = npt.NDArray[np.float64]
-BOOTSTRAPS = 2000
+from tokenmark.measures import bootstrap
+from tokenmark.measures.bootstrap import Times
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +44,8 @@ class Timed:
     batch: int
     seconds: dict[str, Times]
     steady: bool
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    """What the last timed call of each contender gave; see `audit.py`."""
 
     def images_per_second(self, name: str) -> float:
         """From the median time of a call."""
@@ -56,25 +57,16 @@ class Timed:
 
     def spread(self, name: str) -> tuple[float, float]:
         """95 % bootstrap interval of `images_per_second`."""
-        medians = np.median(_resampled(self.seconds[name]), axis=1)
-        low, high = np.quantile(self.batch / medians, [0.025, 0.975])
-        return float(low), float(high)
+        times = self.seconds[name]
+        return bootstrap.interval(len(times), lambda drawn: self.batch / np.median(times[drawn], axis=1))
 
     def speedup(self, name: str, base: str) -> tuple[float, tuple[float, float]]:
         """How many times faster than `base`: ratio of median times, with a 95 % interval over rounds."""
-        ratio = float(np.median(self.seconds[base]) / np.median(self.seconds[name]))
-        rounds = _rounds(len(self.seconds[name]))
-        ratios = np.median(self.seconds[base][rounds], axis=1) / np.median(self.seconds[name][rounds], axis=1)
-        low, high = np.quantile(ratios, [0.025, 0.975])
-        return ratio, (float(low), float(high))
-
-
-def _rounds(n: int) -> npt.NDArray[np.int64]:
-    return np.random.Generator(np.random.Philox(0)).integers(0, n, (BOOTSTRAPS, n))
-
-
-def _resampled(values: Times) -> Times:
-    return np.asarray(values[_rounds(len(values))])
+        one, other = self.seconds[name], self.seconds[base]
+        ratio = float(np.median(other) / np.median(one))
+        return ratio, bootstrap.interval(
+            len(one), lambda drawn: np.median(other[drawn], axis=1) / np.median(one[drawn], axis=1)
+        )
 
 
 def measure(contenders: dict[str, Callable[[Tensor], Tensor]], images: Tensor, timing: Timing) -> Timed:
@@ -83,13 +75,15 @@ def measure(contenders: dict[str, Callable[[Tensor], Tensor]], images: Tensor, t
         warmed = [_warm_up(call, images, timing) for call in contenders.values()]
         names = list(contenders)
         seconds: dict[str, list[float]] = {name: [] for name in names}
+        outputs: dict[str, Tensor] = {}
         rounds = 0
         draw = np.random.Generator(np.random.Philox(len(names)))
         while rounds < timing.min_rounds or min(sum(times) for times in seconds.values()) < timing.min_seconds:
             for name in draw.permutation(names).tolist():
-                seconds[name].append(_timed(contenders[name], images))
+                spent, outputs[name] = _timed(contenders[name], images)
+                seconds[name].append(spent)
             rounds += 1
-    return Timed(len(images), {name: np.asarray(times) for name, times in seconds.items()}, all(warmed))
+    return Timed(len(images), {name: np.asarray(times) for name, times in seconds.items()}, all(warmed), outputs)
 
 
 def _warm_up(call: Callable[[Tensor], Tensor], images: Tensor, timing: Timing) -> bool:
@@ -97,22 +91,27 @@ def _warm_up(call: Callable[[Tensor], Tensor], images: Tensor, timing: Timing) -
     windows: list[float] = []
     start = time.perf_counter()
     while (spent := time.perf_counter() - start) < timing.max_warm_seconds:
-        windows.append(min(_timed(call, images) for _ in range(3)))
+        windows.append(min(_timed(call, images)[0] for _ in range(3)))
         last = windows[-3:]
         if spent >= timing.warm_seconds and len(last) == 3 and max(last) <= (1 + timing.steady) * min(last):
             return True
     return False
 
 
-def _timed(call: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """Seconds of one call, the device's queue drained on both sides."""
-    _synchronize(images.device)
+def _timed(call: Callable[[Tensor], Tensor], images: Tensor) -> tuple[float, Tensor]:
+    """Seconds of one call, the device's queue drained on both sides, and what it gave.
+
+    A call returns once its kernels are queued; only the second wait makes the time that of the work. Waiting on the
+    host's clock, not on the device's events, counts the launches too: at batch 1 they are what a user waits for.
+    """
+    synchronize(images.device)
     start = time.perf_counter()
-    call(images)
-    _synchronize(images.device)
-    return time.perf_counter() - start
+    output = call(images)
+    synchronize(images.device)
+    return time.perf_counter() - start, output
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what was queued; a processor has nothing to wait for."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -5,8 +5,9 @@ from tokenmark.protocols.base import Protocol
 from tokenmark.protocols.imagenet import IMAGENET
 from tokenmark.protocols.libraries import LIBRARIES
 from tokenmark.protocols.mini import MINI
+from tokenmark.protocols.throughput import THROUGHPUT
 
-PROTOCOLS = {protocol.id: protocol for protocol in (MINI, *IMAGENET, *LIBRARIES)}
+PROTOCOLS = {protocol.id: protocol for protocol in (MINI, *IMAGENET, *LIBRARIES, THROUGHPUT)}
 
 
 def get(name: str) -> Protocol:

@@ -9,7 +9,7 @@ from tokenmark.files import canonical_json, sha256_text
 
 Crop = Literal["none", "as-given", "adm-256", "bicubic-256"]
 Uint8Rule = Literal["round", "half-up", "truncate", "none"]
-Port = Literal["mini-features", "torch-fidelity", "pytorch-fid"]
+Port = Literal["none", "mini-features", "torch-fidelity", "pytorch-fid"]
 Resize = Literal["none", "tf1", "half-pixel", "antialiased", "pil-bicubic"]
 
 MEANINGS: dict[str, dict[str, str]] = {
@@ -26,6 +26,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "none": "decoded floats are seen as they are",
     },
     "port": {
+        "none": "no feature network: no images are compared",
         "mini-features": "a small classifier of digits in Inception's place",
         "torch-fidelity": "torch-fidelity's port of the graph of 2015, weights-inception-2015-12-05-6726825d.pth",
         "pytorch-fid": "the same weights in pytorch-fid's port, which sees 2 x - 1 instead of (255 x - 128) / 128",
