@@ -1,7 +1,14 @@
 """`tokenmark throughput` from the command to the record, on timm's smallest vision transformer."""
 
+import re
+import shlex
+from pathlib import Path
+
+import click
 import pytest
 
+from tokenmark import plan, speedsuite
+from tokenmark.cli import throughput_
 from tokenmark.cli.main import status_of
 from tokenmark.store import Results
 
@@ -60,3 +67,22 @@ def test_a_backbone_that_is_not_served_fails_with_the_reason_and_harms_no_other(
     assert "EfficientNet is not served: reducers run timm's VisionTransformer" in text
     assert "Traceback" not in out
     assert [record.spec.variant for record in folder.all()] == ["test_vit.random"]
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "throughput.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ nox -s bench-throughput -- (.+)$", PAGE.replace("\\\n", ""), re.MULTILINE)
+
+
+def test_the_page_explains_every_option():
+    for parameter in throughput_.command.params:
+        for name in parameter.opts:
+            assert f"`{name}" in PAGE
+    assert len(COMMANDS) == 3
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_page_are_understood(line):
+    with click.Context(throughput_.command) as context:
+        throughput_.command.parse_args(context, shlex.split(line))
+    asked = {name: value for name, value in context.params.items() if name not in {"device", "results_folder"}}
+    plan.check_names(speedsuite.suite(**asked))
