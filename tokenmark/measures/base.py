@@ -63,26 +63,33 @@ class PerImage:
 
 
 class KeptRows:
-    """One float32 row per image, in the order of images: features or class scores that are needed again at the end."""
+    """One float32 row per image, in the order of images: the state of measures that need all of them at the end."""
+
+    rows_are = "features"
+    """What the rows are; their name in the state."""
 
     def __init__(self) -> None:
         self._parts: list[npt.NDArray[np.float32]] = []
 
-    def add(self, rows: npt.NDArray[np.float32]) -> None:
-        """Append the rows of one batch, `(B, D)`; they are not copied, so that several measures may hold them."""
+    def update(self, rows: npt.NDArray[np.float32]) -> None:
+        """Add the rows of one batch, `(B, D)`; they are not copied, so that several measures may hold them."""
         self._parts.append(rows)
 
     def all(self) -> npt.NDArray[np.float32]:
         """The rows of all images so far, `(N, D)`; `(0, 0)` before the first."""
         return np.concatenate(self._parts) if self._parts else np.zeros((0, 0), np.float32)
 
-    def state(self, name: str) -> State:
-        """The rows so far under this name, or nothing."""
-        return {name: self.all()} if self._parts else {}
+    def state(self) -> State:
+        """The rows so far, or nothing."""
+        return {self.rows_are: self.all()} if self._parts else {}
 
-    def load(self, name: str, state: State) -> None:
-        """Take over the rows that an unfinished run had under this name."""
-        self._parts = [state[name].astype(np.float32)] if name in state else []
+    def load(self, state: State) -> None:
+        """Take over the rows that an unfinished run had."""
+        self._parts = [state[self.rows_are].astype(np.float32)] if self.rows_are in state else []
+
+    def join(self, states: Sequence[State]) -> State:
+        """The rows of several processes one after the other."""
+        return concatenated(states)
 
 
 def mean_value(name: str, values: npt.NDArray[np.float64]) -> Value:

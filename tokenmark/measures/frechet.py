@@ -6,7 +6,6 @@ samples are fewer than dimensions the thin form is exact: singular values of (X 
 Hvilshoj 2020, arXiv 2009.14075).
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from tokenmark.errors import DataError
-from tokenmark.measures.base import KeptRows, State, concatenated
+from tokenmark.measures.base import KeptRows
 from tokenmark.measures.moments import CHUNK, Gaussian, Matrix, Moments
 from tokenmark.records import Value
 
@@ -128,35 +127,19 @@ def _halves(features: Features, whole: Moments, order: npt.NDArray[np.int64]) ->
     return first.gaussian(), second.gaussian()
 
 
-class FrechetDistance:
+class FrechetDistance(KeptRows):
     """Features of judged images, kept as float32 until the end: the standard error needs them one by one."""
 
     def __init__(self, name: str, reference: Features, *, paired: bool) -> None:
+        super().__init__()
         self.name = name
         self._reference = reference
         self._gaussian = Gaussian.of(reference)
         self._paired = paired
-        self._features = KeptRows()
-
-    def update(self, features: npt.NDArray[np.float32]) -> None:
-        """Add the features of one batch, `(B, D)`."""
-        self._features.add(features)
-
-    def state(self) -> State:
-        """The features so far."""
-        return self._features.state("features")
-
-    def load(self, state: State) -> None:
-        """Take over features."""
-        self._features.load("features", state)
-
-    def join(self, states: Sequence[State]) -> State:
-        """Features one after the other."""
-        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """The distance with its error; unpaired sets also get the value for infinitely many samples."""
-        features, reference = self._features.all(), self._gaussian
+        features, reference = self.all(), self._gaussian
         sample = Gaussian.of(features)
         error = standard_error(features, reference, self._reference if self._paired else None, sample)
         values = [Value(name=self.name, value=distance(features, reference, sample), n=sample.n, se=error)]

@@ -5,7 +5,6 @@ sorted by class score far lower: ADM's evaluator takes consecutive splits of 5,0
 their classes gave about 60 there instead of more than 200.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import scipy.special
 
 from tokenmark.errors import DataError
-from tokenmark.measures.base import KeptRows, State, concatenated
+from tokenmark.measures.base import KeptRows
 from tokenmark.records import Value
 
 Order = Literal["consecutive", "shuffled"]
@@ -67,31 +66,17 @@ def _divergences(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return np.asarray((np.exp(log_p) * (log_p - log_mean)).sum(axis=1))
 
 
-class InceptionScoreMeasure:
+class InceptionScoreMeasure(KeptRows):
     """The Inception score of generated images, from the class scores of all of them."""
 
+    rows_are = "logits"
+
     def __init__(self, splits: int = 1, order: Order = "shuffled", seed: int = 0) -> None:
+        super().__init__()
         self._splits, self._order, self._seed = splits, order, seed
-        self._logits = KeptRows()
-
-    def update(self, logits: npt.NDArray[np.float32]) -> None:
-        """Add the class scores of one batch, `(B, classes)`."""
-        self._logits.add(logits)
-
-    def state(self) -> State:
-        """The class scores so far."""
-        return self._logits.state("logits")
-
-    def load(self, state: State) -> None:
-        """Take over an unfinished run's."""
-        self._logits.load("logits", state)
-
-    def join(self, states: Sequence[State]) -> State:
-        """Class scores one after the other."""
-        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """`inception_score` with its error."""
-        logits = self._logits.all()
+        logits = self.all()
         score = inception_score(logits, self._splits, self._order, self._seed)
         return [Value(name="inception_score", value=score.value, n=len(logits), se=score.se)]

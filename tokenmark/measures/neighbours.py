@@ -4,7 +4,7 @@ A set's manifold is the union of balls around its samples, each as wide as the d
 set. Precision: the share of generated samples inside the real manifold. Recall: of real samples inside the generated.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenmark.errors import DataError
-from tokenmark.measures.base import KeptRows, State, concatenated
+from tokenmark.measures.base import KeptRows
 from tokenmark.records import Value
 
 CHUNK = 2048
@@ -82,36 +82,20 @@ def _squared_distances(a: Tensor, b: Tensor) -> Iterator[Tensor]:
         yield squared.masked_fill_(squared < ROUNDING * sums, 0.0)
 
 
-class PrecisionRecallMeasure:
+class PrecisionRecallMeasure(KeptRows):
     """Precision and recall of generated images against the features of real ones."""
 
     def __init__(self, real: npt.NDArray[Any], k: int = 3, device: torch.device | None = None) -> None:
+        super().__init__()
         self._device = device or torch.device("cpu")
         self._real, self._k = torch.from_numpy(np.array(real)), k
-        self._features = KeptRows()
-
-    def update(self, features: npt.NDArray[np.float32]) -> None:
-        """Add the features of one batch, `(B, D)`."""
-        self._features.add(features)
-
-    def state(self) -> State:
-        """The features so far."""
-        return self._features.state("features")
-
-    def load(self, state: State) -> None:
-        """Take over an unfinished run's."""
-        self._features.load("features", state)
-
-    def join(self, states: Sequence[State]) -> State:
-        """Features one after the other."""
-        return concatenated(states)
 
     def compute(self) -> list[Value]:
         """`precision` over the generated images and `recall` over the real ones.
 
         Each error is that of a share of so many draws, for the other set's manifold as it is.
         """
-        generated = torch.from_numpy(self._features.all())
+        generated = torch.from_numpy(self.all())
         found = precision_recall(generated.to(self._device), self._real.to(self._device), self._k)
         shares = (("precision", found.precision, len(generated)), ("recall", found.recall, len(self._real)))
         return [Value(name=name, value=p, n=n, se=float(np.sqrt(p * (1.0 - p) / n))) for name, p, n in shares]
