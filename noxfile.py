@@ -40,6 +40,14 @@ def bench_mini(session: nox.Session) -> None:
     session.run("tokenmark", "run", "mini", *session.posargs, env=env)
 
 
+@nox.session(name="bench-imagenet")
+def bench_imagenet(session: nox.Session) -> None:
+    """Measure on ImageNet: `-- --data PATH [--methods NAMES] [--weights PATH|hub] [--limit N] [--device NAME]`."""
+    env = install(session, "bench")
+    suites = [f"imagenet-{kind}" for kind in ("reconstruction", "generation", "classification", "throughput")]
+    session.run("tokenmark", "run", *suites, *session.posargs, env=env)
+
+
 @nox.session(name="bench-measures")
 def bench_measures(session: nox.Session) -> None:
     """Time the measures beside torch-fidelity and scipy, and write docs/measured.md; `-- --help` tells of sizes."""

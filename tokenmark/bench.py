@@ -2,14 +2,15 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from rich.console import Console
 
 from tokenmark import display, plan, runner, suites, tables
-from tokenmark.errors import TokenmarkError, UnknownNameError
+from tokenmark.errors import MissingDataError, TokenmarkError, UnknownNameError
 from tokenmark.leaderboard import page as leaderboard_page
 from tokenmark.records import Record
 from tokenmark.store import Results
@@ -36,41 +37,85 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+class Preparer(Protocol):
+    """What the user has, from which data sets can be prepared."""
+
+    def prepare(self, name: str, folder: Path, limit: int | None) -> None:
+        """Make the data set called `name` in `folder`, or so many images of it."""
+        ...
+
+
 class Bench:
     """One results folder, one data folder, one device."""
 
-    def __init__(self, results_folder: Path, data_folder: Path, device: str, checkpoint_seconds: float) -> None:
+    def __init__(
+        self,
+        results_folder: Path,
+        data_folder: Path,
+        device: str,
+        checkpoint_seconds: float,
+        source: Preparer | None = None,
+    ) -> None:
         self._results = Results(results_folder)
+        self._source = source
         self._context = Context(device_of(device), data_folder)
         self._checkpoint_seconds = checkpoint_seconds
         self._world = World.join()
         self._display = display.Display(None if self._world.leads else Console(quiet=True))
 
-    def run(self, suite: str, suites_folder: Path, methods: tuple[str, ...], *, page: bool) -> int:
-        """Run a suite; gives the exit status: 0 if all is measured, 2 if something could not be."""
-        path = suites.find(suite, suites_folder)
-        loaded = suites.load(path)
-        known = {job.method for job in loaded.jobs}
+    def run(
+        self, names: Sequence[str], suites_folder: Path, methods: tuple[str, ...], *, limit: int | None, page: bool
+    ) -> int:
+        """Run suites; gives the exit status: 0 if all that has what it needs is measured, 2 otherwise."""
+        loaded = {path.stem: suites.load(path) for path in (suites.find(name, suites_folder) for name in names)}
+        known = {job.method for suite in loaded.values() for job in suite.jobs}
         for method in methods:
             if method not in known:
-                raise UnknownNameError(f"method in suite {path.stem}", method, known)
-        return self.measure(loaded, path.stem, methods, page=page)
+                raise UnknownNameError(f"method in suite {' and '.join(loaded)}", method, known)
+        return self.measure(loaded, methods, limit=limit, page=page)
 
-    def measure(self, suite: suites.Suite, name: str, methods: tuple[str, ...] = (), *, page: bool) -> int:
-        """Measure a suite that was read or made, under a name for its records; gives the exit status, as `run`."""
+    def measure(
+        self,
+        loaded: Mapping[str, suites.Suite],
+        methods: tuple[str, ...] = (),
+        *,
+        limit: int | None = None,
+        page: bool,
+    ) -> int:
+        """Measure suites that were read or made, by the names that their records take; gives the status, as `run`."""
+        summary = runner.Summary()
         with self._locked():
             site = self._world.lead(self._results.site)
-            planned = plan.plan(suite, name, self._context, site, only=methods)
-            with self._display.suite(suite.title, len(planned)):
-                summary = runner.run_all(
-                    planned, self._results, self._context, self._display, self._checkpoint_seconds, self._world
-                )
+            for name, suite in loaded.items():
+                planned = self._planned(suite, name, site, methods, limit)
+                with self._display.suite(suite.title, len(planned)):
+                    summary.add(
+                        runner.run_all(
+                            planned, self._results, self._context, self._display, self._checkpoint_seconds, self._world
+                        )
+                    )
             if self._world.leads:
                 self._track(summary.records)
         self._world.leave()
         if self._world.leads:
             self._show(summary, page=page)
-        return 2 if summary.failures else 0
+        return 2 if summary.failures or (summary.missing and not summary.records) else 0
+
+    def _planned(
+        self, suite: suites.Suite, name: str, site: str, methods: tuple[str, ...], limit: int | None
+    ) -> list[plan.Planned]:
+        """The runs of a suite, once the data that they lack were made from what the user has."""
+
+        def planned() -> list[plan.Planned]:
+            return plan.plan(suite, name, self._context, site, only=methods, limit=limit)
+
+        first = planned()
+        wanted = {error.name for each in first if isinstance(error := each.problem, MissingDataError)} - {None}
+        if self._source is None or not wanted:
+            return first
+        for data_set in sorted(map(str, wanted)):
+            self._world.lead(lambda data_set=data_set: self._source.prepare(data_set, self._context.data, limit))  # type: ignore[misc]
+        return planned()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

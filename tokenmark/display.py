@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from tokenmark.errors import TokenmarkError
+from tokenmark.errors import MissingError, TokenmarkError
 from tokenmark.records import Record
 from tokenmark.terminal import console, time_left
 
@@ -99,6 +99,10 @@ class Display:
         """A run needs nothing."""
         self._end("[dim]already measured[/]", record.spec.title, f"record {record.run[:12]}")
 
+    def missing(self, title: str, error: MissingError) -> None:
+        """A run needs something that is not here."""
+        self._end("[yellow]missing[/]", title, reason(error))
+
     def failed(self, title: str, error: Exception) -> None:
         """A run ended without a record."""
         self._end("[red]failed[/]", title, reason(error))
@@ -109,12 +113,12 @@ class Display:
 
     def summary(self, summary: "Summary") -> None:
         """How the suite ended, in a line or two."""
-        if summary.measured == 0 and not summary.failures:
+        missing = f", {len(summary.missing)} missing something" if summary.missing else ""
+        if summary.measured == 0 and not summary.failures and not missing:
             self._console.print(f"Nothing to do: all {summary.present} runs were measured already.")
         else:
-            self._console.print(
-                f"{summary.measured} measured, {summary.present} already there, {len(summary.failures)} failed."
-            )
+            counts = f"{summary.measured} measured, {summary.present} already there, {len(summary.failures)} failed"
+            self._console.print(f"{counts}{missing}.")
         for title, error in summary.failures:
             self._console.print(f"[red]failed[/] {escape(title)}: {escape(reason(error))}", soft_wrap=True)
 

@@ -9,30 +9,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tokenmark import extractors
 from tokenmark.errors import DataError
-from tokenmark.extractors import Outputs
-from tokenmark.measures import features as mini
-from tokenmark.measures import frechet
-from tokenmark.measures.inception_score import inception_score
+from tokenmark.measures.frechet import FrechetDistance
+from tokenmark.measures.inception_score import ORDERS, inception_score
 from tokenmark.measures.moments import Gaussian
+from tokenmark.networks import Network
 from tokenmark.protocols import Protocol
 from tokenmark.records import Value
 from tokenmark.sets import ImageSet
 
-ADM_SPLITS = 5_000
-"""Samples in one split of ADM's Inception score."""
-EXTRACTORS = {"torch-fidelity": "inception", "pytorch-fid": "inception-pytorch-fid"}
 Rows = npt.NDArray[np.float32]
-Network = Callable[[Tensor], Outputs]
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """A weights file in the published one's place, and the hash that it must have."""
-
-    path: Path | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +28,6 @@ class Features:
     features: Rows
     spatial: Rows | None
     logits: Rows | None
-
-
-def network(protocol: Protocol, device: torch.device, weights: Weights) -> Network:
-    """The feature network of a protocol, for uint8 images `(B, 3, H, W)`.
-
-    Raises:
-        WeightsError: its weights are missing or altered.
-    """
-    if protocol.port == "mini-features":
-        small = mini.load("mini-features", device)
-        return lambda images: Outputs(small.features(images.float() / 255.0))
-    dtype = torch.float64 if protocol.feature_dtype == "float64" else torch.float32
-    return extractors.load(
-        EXTRACTORS[protocol.port],
-        device,
-        weights=weights.path,
-        sha256=weights.sha256,
-        resize=protocol.feature_resize,
-        dtype=dtype,
-    )
 
 
 def of_set(
@@ -86,7 +52,7 @@ def of_set(
     return Features(whole["features"], whole["spatial"], whole["logits"])
 
 
-def compare(judged: Features, reference: Features | None, references: ImageSet) -> list[Value]:
+def compare(protocol: Protocol, judged: Features, reference: Features | None, references: ImageSet) -> list[Value]:
     """FID with its error and its value at infinitely many samples; sFID and Inception score where they can be had.
 
     Where the reference brings statistics of its own, they are taken, and not its images: ADM's files hold statistics of
@@ -98,31 +64,36 @@ def compare(judged: Features, reference: Features | None, references: ImageSet) 
     values = []
     for name, kind, rows in (("fid", "pool", "features"), ("sfid", "spatial", "spatial")):
         mine: Rows | None = getattr(judged, rows)
-        target = _gaussian(references, kind, reference, rows)
+        theirs: Rows | None = getattr(reference, rows) if reference is not None else None
+        target = given(references, kind) or (Gaussian.of(theirs) if theirs is not None else None)
         if mine is None or target is None:
             continue
-        if len(target.mean) != mine.shape[1]:
-            raise DataError(
-                f"{references.path} has statistics of {len(target.mean)} features, this network gives {mine.shape[1]}:"
-                " take a protocol with the network that made them"
-            )
-        n, width = mine.shape
-        # with fewer samples than features the covariance is singular, and what needs its inverse means nothing
-        error = frechet.standard_error(mine, target) if n > width else None
-        values.append(Value(name=name, value=frechet.distance(mine, target), n=n, se=error))
-        if name == "fid" and n // 2 > width:
-            values.append(Value(name="fid_infinite", value=frechet.infinite(mine, target), n=n))
+        check_width(target, mine.shape[1], references.path)
+        measure = FrechetDistance(name, target, extrapolate=name == "fid")
+        measure.update(mine)
+        values += measure.compute()
     if judged.logits is not None:
         n = len(judged.logits)
-        score = inception_score(judged.logits, splits=max(n // ADM_SPLITS, 1))
+        score = inception_score(judged.logits, protocol.splits(n), ORDERS[protocol.order], protocol.seed)
         values.append(Value(name="inception_score", value=score.value, n=n, se=score.se))
     return values
 
 
-def _gaussian(references: ImageSet, kind: str, reference: Features | None, rows: str) -> Gaussian | None:
-    given = references.statistics.get(kind)
-    if given is not None:
-        # how many images they are of is not said: as many as can matter
-        return Gaussian(given.mean, given.covariance, max(10 * len(given.mean), 50_000))
-    found: Rows | None = getattr(reference, rows) if reference is not None else None
-    return Gaussian.of(found) if found is not None else None
+def given(references: ImageSet, kind: str) -> Gaussian | None:
+    """Statistics that a reference file brings: `pool` or `spatial`."""
+    found = references.statistics.get(kind)
+    # how many images they are of is not said: as many as can matter
+    return Gaussian(found.mean, found.covariance, max(10 * len(found.mean), 50_000)) if found else None
+
+
+def check_width(target: Gaussian, width: int, path: Path) -> None:
+    """Refuse statistics of another network.
+
+    Raises:
+        DataError: they are of features of another width.
+    """
+    if len(target.mean) != width:
+        raise DataError(
+            f"{path} has statistics of {len(target.mean)} features, this network gives {width}:"
+            " take a protocol with the network that made them"
+        )

@@ -35,6 +35,19 @@ class DataError(TokenmarkError):
     """A prepared data set is missing, altered or truncated."""
 
 
+class MissingError(TokenmarkError):
+    """What others publish is not here; the message holds the command that gets it. Nothing is broken."""
+
+
+class MissingDataError(DataError, MissingError):
+    """A data set that must be prepared or brought."""
+
+    def __init__(self, message: str, name: str | None = None) -> None:
+        super().__init__(message)
+        self.name = name
+        """The data set's name, where it is one that can be prepared."""
+
+
 class SuiteError(TokenmarkError):
     """A suite file that cannot be read as one."""
 

@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tokenmark import distances, protocols, sets, tables
-from tokenmark.distances import Weights
+from tokenmark import distances, networks, protocols, sets, tables
 from tokenmark.errors import DataError
+from tokenmark.networks import Weights
 from tokenmark.number_types import number_types
 from tokenmark.protocols import Protocol
 from tokenmark.protocols.libraries import LIBRARIES
@@ -86,10 +86,10 @@ def _row(
         progress.update(bar, rate=f"{speed:.0f} images/s" if speed else "")
 
     with number_types(protocol):
-        network = distances.network(protocol, device, weights)
+        network = networks.load(protocol, device, weights)
         judged = distances.of_set(mine, network, device, batch, tell)
         reference = None if theirs.statistics else distances.of_set(theirs, network, device, batch, tell)
-    values = distances.compare(judged, reference, theirs)
+    values = distances.compare(protocol, judged, reference, theirs)
     n_reference = None if theirs.statistics else theirs.n
     return Row(protocol, mine.n, n_reference, tuple(values), tuple(_notes(protocol, mine, weights)))
 

@@ -5,9 +5,9 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tokenmark.errors import StorageError
 
@@ -37,8 +37,10 @@ def sha256_text(text: str) -> str:
     return sha256_bytes(text.encode())
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old one or the whole new one.
+
+    `data` is what is written, or a function that writes it: what is large need not be in memory twice.
 
     Raises:
         StorageError: the disk is full, the folder read-only, or the like; what was there stays as it was.
@@ -48,7 +50,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                _ = file.write(data) if isinstance(data, bytes) else data(file)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).chmod(0o644)

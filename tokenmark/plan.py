@@ -2,15 +2,16 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from tokenmark import __version__, backbones, build, protocols, provenance, registry, weights
+from tokenmark import __version__, backbones, build, networks, protocols, provenance, references, registry, weights
 from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod, Variant
 from tokenmark.data import catalog
 from tokenmark.errors import SuiteError, TokenmarkError
-from tokenmark.measures import features
+from tokenmark.measures import lpips
 from tokenmark.measures.throughput import Timing
 from tokenmark.protocols import Protocol
 from tokenmark.protocols.throughput import NO_DATA
@@ -18,6 +19,9 @@ from tokenmark.spec import RunSpec
 from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite
 from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import Context
+
+SEEN = {"rfid", "inception-score", "gfid", "sfid", "precision-recall", "class-accuracy"}
+"""Measures for which a feature network sees the images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,13 @@ def _check_measures(job: Job, protocol: Protocol) -> None:
 
 
 def _measures(job: Job) -> tuple[str, ...]:
-    return tuple(job.measures if job.measures is not None else TASKS[job.task].measures)
+    return tuple(job.measures if job.measures is not None else TASKS[job.task].usual)
 
 
-def plan(suite: Suite, name: str, context: Context, site: str, only: tuple[str, ...] = ()) -> list[Planned]:
-    """All runs of a suite, or those of the methods in `only`, in its order.
+def plan(
+    suite: Suite, name: str, context: Context, site: str, only: tuple[str, ...] = (), limit: int | None = None
+) -> list[Planned]:
+    """All runs of a suite, or those of the methods in `only`, in its order; of at most `limit` images each.
 
     Weights or data that are missing or altered become the problem of the runs that need them, and of no others.
     """
@@ -81,7 +87,7 @@ def plan(suite: Suite, name: str, context: Context, site: str, only: tuple[str, 
             words = (word for name, word in part.items() if name != "precision")
             title = " ".join(str(word) for word in (job.method, *words) if word)
             try:
-                spec = _spec(suite, name, job, part, protocol, context, site)
+                spec = _spec(suite, name, job, part, protocol, context, site, limit)
             except TokenmarkError as error:
                 planned.append(Planned(title, problem=error))
             else:
@@ -124,26 +130,28 @@ def _spec(
     protocol: Protocol,
     context: Context,
     site: str,
+    limit: int | None,
 ) -> RunSpec:
-    data = None if protocol.data == NO_DATA else catalog.load(*protocol.split(job.task), context.data)
+    # weights first: nobody should prepare 10 GB of images for a method that cannot run
+    weights_read = _weights(job, protocol)
+    data, images = _data(job, protocol, context.data)
     measures = _measures(job)
     timed = "throughput" in measures
-    images = len(data) if data is not None else 0
     return RunSpec(
         suite=name,
         task=job.task,
         method=job.method,
         implementation=registry.implementation(job.method),
-        weights=_weights(job, protocol),
-        data={"/".join(protocol.split(job.task)): data.manifest.sha256} if data is not None else {},
+        weights=weights_read,
+        data=data,
         protocol=protocol.id,
         protocol_version=protocol.version,
         protocol_sha256=protocol.sha256,
         measures=measures,
         timing=_timing(suite) if timed else {},
-        samples=job.samples if isinstance(job, GenerationJob) else images,
+        samples=min(images, limit) if limit is not None else images,
         batch_size=job.batch_size or suite.batch_size,
-        seed=suite.seed,
+        seed=protocol.seed if suite.seed is None else suite.seed,
         tokenmark=__version__,
         device=provenance.device_label(context.device),
         site=site,
@@ -151,9 +159,31 @@ def _spec(
     )
 
 
+def _data(job: Job, protocol: Protocol, folder: Path) -> tuple[dict[str, str], int]:
+    """The hash of what a run compares with or reads, by name, and how many images it is of."""
+    if protocol.data == NO_DATA:
+        return {}, 0
+    if isinstance(job, GenerationJob):
+        samples = job.samples if job.samples is not None else protocol.samples
+        if samples is None:
+            raise SuiteError(f"protocol {protocol.id} fixes no number of samples: give job {job.method} its own")
+        return references.check(protocol, folder), samples
+    place = protocol.split(job.task)
+    data = catalog.load(*place, folder)
+    return {"/".join(place): data.manifest.sha256}, len(data)
+
+
 def _timing(suite: Suite) -> dict[str, JsonValue]:
-    table = suite.timing
-    timing = Timing(tuple(table.batches), table.min_seconds, table.min_rounds, compiled=table.compiled)
+    table, usual = suite.timing, Timing()
+    timing = Timing(
+        tuple(table.batches),
+        table.min_seconds,
+        table.min_rounds,
+        # who asks for a short look does not wait for a long warm-up
+        warm_seconds=min(usual.warm_seconds, table.min_seconds),
+        max_warm_seconds=min(usual.max_warm_seconds, 5.0 * table.min_seconds),
+        compiled=table.compiled,
+    )
     return {key: _plain(value) for key, value in dataclasses.asdict(timing).items()}
 
 
@@ -165,7 +195,9 @@ def _weights(job: Job, protocol: Protocol) -> dict[str, str]:
             return {}
         found = weights.bundled("tokenmark", name)
         return {found.name: found.sha256}
-    hashes: dict[str, str] = {protocol.port: features.check(protocol.port).sha256}
+    hashes = networks.check(protocol) if set(_measures(job)) & SEEN else {}
+    if "lpips" in _measures(job):
+        hashes |= lpips.check("alex")
     method: TokenizerMethod | GeneratorMethod
     if isinstance(job, GenerationJob):
         method = registry.get_as(GeneratorMethod, job.method)

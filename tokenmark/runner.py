@@ -1,6 +1,5 @@
 """Run what is planned: skip what is done, go on with what was stopped, and let no job harm another."""
 
-import io
 import json
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from tokenmark import memory, protocols, provenance
-from tokenmark.errors import StorageError, TokenmarkError
+from tokenmark.errors import MissingError, StorageError, TokenmarkError
 from tokenmark.files import sha256_bytes, write_atomic
 from tokenmark.measures.base import State
 from tokenmark.number_types import number_types
@@ -25,6 +24,9 @@ from tokenmark.store import Results
 from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import Context, Outcome, Session, gathered, joined, scatter
 from tokenmark.world import LostError, World
+
+SAVING_PAUSE = 50.0
+"""A state is saved again when so many times the time of its last saving passed: it grows to a gigabyte."""
 
 
 def state_name(world: World) -> str:
@@ -55,6 +57,10 @@ class Watcher(Protocol):
         """A run needs nothing: its record is there."""
         ...
 
+    def missing(self, title: str, error: MissingError) -> None:
+        """A run needs something that is not here."""
+        ...
+
     def failed(self, title: str, error: Exception) -> None:
         """A run ended without a record."""
         ...
@@ -72,7 +78,17 @@ class Summary:
     """All records of the suite, new and old, in its order."""
     measured: int = 0
     present: int = 0
+    missing: list[tuple[str, MissingError]] = field(default_factory=list)
+    """Runs that need what others publish and is not here."""
     failures: list[tuple[str, Exception]] = field(default_factory=list)
+
+    def add(self, other: "Summary") -> None:
+        """Take in what another suite ended with."""
+        self.records += other.records
+        self.measured += other.measured
+        self.present += other.present
+        self.missing += other.missing
+        self.failures += other.failures
 
 
 def run_all(
@@ -109,6 +125,9 @@ def run_all(
             summary.records.append(record)
         except (StorageError, LostError):
             raise
+        except MissingError as error:
+            summary.missing.append((item.title, error))
+            watcher.missing(item.title, error)
         except Exception as error:  # noqa: BLE001  one failing job must not stop the others
             summary.failures.append((item.title, error))
             watcher.failed(item.title, error)
@@ -164,11 +183,19 @@ def _record(
         started=clock.started,
         durations=clock.durations,
         peak_memory_bytes=memory.peak(context.device),
-        warnings=(*warnings, *outcome.warnings),
+        warnings=(*warnings, *outcome.warnings, *_comparability(spec)),
         pictures=_pictures(spec, outcome),
     ).sealed()
     results.write(record, {name: data for name, (data, _) in outcome.pictures.items()})
     return record
+
+
+def _comparability(spec: RunSpec) -> list[str]:
+    """What keeps a run's numbers from standing beside those of its protocol."""
+    wanted = protocols.get(spec.protocol).samples
+    if wanted is None or spec.samples in {0, wanted}:
+        return []
+    return [f"not comparable: of {spec.samples:,} images, where protocol {spec.protocol} takes {wanted:,}"]
 
 
 class _Clock:
@@ -199,6 +226,7 @@ class Checkpoint:
     def __init__(self, path: Path, every_seconds: float) -> None:
         self._path, self._every = path, every_seconds
         self._saved = self._begun = time.perf_counter()
+        self._took = 0.0
         self.seconds_before = 0.0
 
     def load(self) -> tuple[int, State]:
@@ -213,7 +241,7 @@ class Checkpoint:
 
     def _read(self) -> tuple[int, float, State]:
         try:
-            with np.load(io.BytesIO(self._path.read_bytes()), allow_pickle=False) as file:
+            with np.load(self._path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             facts = json.loads(str(arrays.pop("facts")))
             return int(facts["done"]), float(facts["seconds"]), arrays
@@ -221,16 +249,16 @@ class Checkpoint:
             return 0, 0.0, {}
 
     def due(self) -> bool:
-        """Whether it is time to save."""
-        return time.perf_counter() - self._saved >= self._every
+        """Whether it is time to save: not so often that saving takes a share of the run that one would notice."""
+        return time.perf_counter() - self._saved >= max(self._every, SAVING_PAUSE * self._took)
 
     def save(self, done: int, state: State) -> None:
         """Write the state atomically."""
-        out = io.BytesIO()
-        seconds = self.seconds_before + time.perf_counter() - self._begun
-        np.savez(out, facts=np.asarray(json.dumps({"done": done, "seconds": seconds})), **state)  # type: ignore[arg-type]
-        write_atomic(self._path, out.getvalue())
+        begun = time.perf_counter()
+        facts = np.asarray(json.dumps({"done": done, "seconds": self.seconds_before + begun - self._begun}))
+        write_atomic(self._path, lambda file: np.savez(file, facts=facts, **state))  # type: ignore[arg-type]
         self._saved = time.perf_counter()
+        self._took = self._saved - begun
 
 
 class _Progress:

@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field, JsonValue
 
 from tokenmark import protocols
 from tokenmark.errors import SuiteError, UnknownNameError
-from tokenmark.spec import Precision
+from tokenmark.spec import Precision, TaskName
 from tokenmark.tasks import TASKS
 
 
@@ -21,7 +22,7 @@ class _Strict(pydantic.BaseModel):
 class _Job(_Strict):
     method: str
     measures: list[str] | None = None
-    """None takes all that the task has."""
+    """None takes the suite's for this task."""
     batch_size: Annotated[int, Field(ge=1)] | None = None
     """None takes the suite's."""
 
@@ -40,7 +41,8 @@ class GenerationJob(_Job):
     task: Literal["generation"]
     variant: str
     preset: str
-    samples: Annotated[int, Field(ge=2)]
+    samples: Annotated[int, Field(ge=2)] | None = None
+    """None takes the protocol's."""
 
 
 class ClassificationJob(_Job):
@@ -72,8 +74,11 @@ class Suite(_Strict):
     title: str
     protocol: str
     batch_size: Annotated[int, Field(ge=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
+    """None takes the protocol's."""
     timing: TimingTable
+    measures: dict[TaskName, list[str]] = {}
+    """By task: what its jobs have that list none; without it, those that are usual for the task."""
     jobs: list[Annotated[Job, Field(discriminator="task")]] = Field(min_length=1)
 
 
@@ -109,12 +114,19 @@ def load(path: Path) -> Suite:
     except pydantic.ValidationError as error:
         raise SuiteError(f"{path}: {first_line(error)}") from error
     protocols.get(suite.protocol)
+    for task, measures in suite.measures.items():
+        _check(measures, task, f"{path}: measures")
     for place, job in enumerate(suite.jobs):
-        for measure in job.measures or ():
-            if measure not in TASKS[job.task].measures:
-                known = UnknownNameError(f"measure of task {job.task}", measure, TASKS[job.task].measures)
-                raise SuiteError(f"{path}: jobs.{place}: {known}")
-    return suite
+        _check(job.measures or (), job.task, f"{path}: jobs.{place}")
+    jobs = [job.model_copy(update={"measures": job.measures or suite.measures.get(job.task)}) for job in suite.jobs]
+    return suite.model_copy(update={"jobs": jobs})
+
+
+def _check(measures: Iterable[str], task: TaskName, where: str) -> None:
+    for measure in measures:
+        if measure not in TASKS[task].measures:
+            known = UnknownNameError(f"measure of task {task}", measure, TASKS[task].measures)
+            raise SuiteError(f"{where}: {known}")
 
 
 def first_line(error: pydantic.ValidationError) -> str:

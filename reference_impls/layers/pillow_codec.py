@@ -1,7 +1,7 @@
 """Image files as token sequences: what a plain codec gives at the same number of bytes."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from reference_impls.layers.token_checks import check_codes, check_images, check_length
-from tokenmark.contracts import MethodError, TokenizerInfo, Tokens
+from tokenmark.contracts import MethodError, TokenizerInfo, Tokens, Variant
 
-__all__ = ["PillowCodec"]
+__all__ = ["PillowCodec", "codec_variants"]
 
 
 class PillowCodec(nn.Module):
@@ -97,3 +97,13 @@ class PillowCodec(nn.Module):
 def _on(tokens: Tokens, device: torch.device) -> Tokens:
     codes = None if tokens.codes is None else tokens.codes.to(device)
     return Tokens(lengths=tokens.lengths.to(device), bits=tokens.bits.to(device), codes=codes)
+
+
+def codec_variants(qualities: Sequence[int]) -> dict[str, Variant]:
+    """`q50` for images of 32 px, `q50-256` for images of 256 px, and so on."""
+    sizes = {"": 32, "-256": 256}
+    return {
+        f"q{quality}{ending}": Variant(config={"quality": quality, "image_size": side})
+        for ending, side in sizes.items()
+        for quality in qualities
+    }

@@ -1,7 +1,7 @@
 """JPEG: the codec that every learned tokenizer should be held against at equal bytes."""
 
-from reference_impls.layers.pillow_codec import PillowCodec
-from tokenmark.contracts import Paper, TokenizerMethod, Variant
+from reference_impls.layers.pillow_codec import PillowCodec, codec_variants
+from tokenmark.contracts import Paper, TokenizerMethod
 
 __all__ = ["METHOD", "build"]
 
@@ -26,5 +26,5 @@ METHOD = TokenizerMethod(
         url="https://doi.org/10.1109/30.125072",
     ),
     build=build,
-    variants={f"q{quality}": Variant(config={"quality": quality}) for quality in (10, 30, 50, 75, 95)},
+    variants=codec_variants((10, 30, 50, 75, 95)),
 )

@@ -1,7 +1,7 @@
 """WebP: a newer plain codec, with less header than JPEG, which matters for small images."""
 
-from reference_impls.layers.pillow_codec import PillowCodec
-from tokenmark.contracts import Paper, TokenizerMethod, Variant
+from reference_impls.layers.pillow_codec import PillowCodec, codec_variants
+from tokenmark.contracts import Paper, TokenizerMethod
 
 __all__ = ["METHOD", "build"]
 
@@ -26,5 +26,5 @@ METHOD = TokenizerMethod(
         url="https://www.rfc-editor.org/rfc/rfc9649",
     ),
     build=build,
-    variants={f"q{quality}": Variant(config={"quality": quality}) for quality in (10, 30, 50, 75, 95)},
+    variants=codec_variants((10, 30, 50, 75, 95)),
 )

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.harness import MASKGIT, ROOT, TOME, Place, lasting, write_suite
@@ -38,22 +39,14 @@ def torchrun(place: Place, suite: Path) -> subprocess.Popen[str]:
     )
 
 
-def rank_of(pid: int) -> str | None:
-    """The rank of a process, from the environment that torchrun gave it."""
-    with contextlib.suppress(OSError):
-        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            if entry.startswith(b"RANK="):
-                return entry.removeprefix(b"RANK=").decode()
-    return None
-
-
 def workers(process: subprocess.Popen[str]) -> dict[str, int]:
-    group = [int(path.name) for path in Path("/proc").glob("[0-9]*") if path.name.isdecimal()]
+    """The processes that torchrun started, by rank."""
     found = {}
-    for pid in group:
-        with contextlib.suppress(OSError):
-            if os.getsid(pid) == process.pid and (rank := rank_of(pid)) is not None:
-                found[rank] = pid
+    with contextlib.suppress(psutil.Error):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if (rank := child.environ().get("RANK")) is not None:
+                    found[rank] = child.pid
     return found
 
 
@@ -72,7 +65,6 @@ def test_two_processes_make_the_records_of_one(place: Place, tmp_path):
     assert pair.unfinished() == []
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are told apart through /proc")
 def test_a_process_that_dies_ends_the_run_and_the_next_start_goes_on(place: Place, tmp_path):
     suite = write_suite(tmp_path / "shared.toml", LONG)
     process = torchrun(place, suite)

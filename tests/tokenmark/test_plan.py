@@ -12,7 +12,7 @@ from tokenmark.data import catalog
 from tokenmark.errors import DataError, SuiteError, UnknownNameError, WeightsError
 from tokenmark.tasks.base import Context
 
-JPEG = {"task": "reconstruction", "method": "jpeg", "variant": "q50", "measures": ["psnr", "rate"]}
+JPEG = {"task": "reconstruction", "method": "jpeg", "variant": "q50", "measures": ["rfid", "rate"]}
 LENGTHS = {"task": "reconstruction", "method": "one-d-piece", "variant": "mini-16", "tokens": [1, 4]}
 SAMPLES = {"task": "generation", "method": "titok-maskgit", "variant": "mini-16", "preset": "mini", "samples": 90}
 TOME = {"task": "classification", "method": "tome", "model": "vit-mini", "settings": {"r": 4}}
@@ -56,7 +56,7 @@ def test_every_field_of_a_reconstruction(context, weights_folder):
     assert spec.weights == {"mini-features": make.digest("mini-features")}
     assert spec.data == {"digits-32/val": catalog.load("digits-32", "val", context.data).manifest.sha256}
     assert (spec.protocol, spec.protocol_version, spec.protocol_sha256) == ("mini", protocol.version, protocol.sha256)
-    assert (spec.measures, spec.timing) == (("psnr", "rate"), {})
+    assert (spec.measures, spec.timing) == (("rfid", "rate"), {})
     assert (spec.samples, spec.batch_size, spec.seed, spec.site) == (500, 50, 3, "site-made")
     assert spec.device.startswith("cpu: ")
 
@@ -160,6 +160,26 @@ def test_harmed_weights_stop_only_the_runs_that_read_them(context, weights_folde
         method = run.title.split("/")[0].split()[0]
         assert (run.spec is None) == (method in failing)
         assert isinstance(run.problem, WeightsError) == (method in failing)
+
+
+def test_weights_that_no_measure_reads_are_not_asked_for(context, weights_folder):
+    for kind in ("safetensors", "toml"):
+        (weights_folder / f"tokenmark/weights/mini-features.{kind}").unlink()
+    (item,) = planned(context, {**JPEG, "measures": ["psnr", "rate"]})
+    assert item.problem is None
+    assert item.spec.weights == {}
+
+
+def test_a_limit_leaves_as_many_images_as_there_are(context, weights_folder):
+    runs = plan.plan(suite(JPEG, SAMPLES), "made", context, "site-made", limit=70)
+    assert [run.spec.samples for run in runs] == [70, 70]
+    runs = plan.plan(suite(JPEG, SAMPLES), "made", context, "site-made", limit=100_000)
+    assert [run.spec.samples for run in runs] == [500, 90]
+
+
+def test_seed_and_samples_are_the_protocols_unless_the_suite_says_them(context, weights_folder):
+    (run,) = planned(context, {key: value for key, value in SAMPLES.items() if key != "samples"})
+    assert (run.spec.samples, run.spec.seed) == (protocols.get("mini").samples, protocols.get("mini").seed)
 
 
 def test_harmed_data_stop_only_the_runs_that_read_them(context, weights_folder, tmp_path):

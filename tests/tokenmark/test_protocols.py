@@ -28,6 +28,8 @@ OTHER = {
     "tf32": True,
     "order": "shuffled",
     "class_sampling": "random",
+    "classes": 7,
+    "inception_splits": "ten",
     "seed": 9,
     "model_precision": "as-given",
     "stochastic_encoder": "as-given",

@@ -42,7 +42,7 @@ def test_a_good_suite(load):
     assert suite.jobs[3].settings == {"r": 4}
     assert suite.jobs[3].precision == "float32"
     assert load("settings = { r = 4 }", 'precision = "bfloat16"').jobs[3].precision == "bfloat16"
-    assert (suite.seed, suite.timing.compiled) == (0, False)
+    assert (suite.seed, suite.timing.compiled) == (None, False)
     assert load("min_seconds = 0.5", "min_seconds = 1").timing.min_seconds == 1.0
 
 

@@ -46,7 +46,7 @@ def command(
     """
     from tokenmark import fid  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.bench import device_of  # noqa: PLC0415
-    from tokenmark.distances import Weights  # noqa: PLC0415
+    from tokenmark.networks import Weights  # noqa: PLC0415
 
     found = fid.run(judged, reference, names, Weights(weights, weights_sha256), device_of(device), batch_size)
     if as_json:

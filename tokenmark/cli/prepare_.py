@@ -1,6 +1,5 @@
 """`tokenmark prepare`: ImageNet, decoded and cropped once."""
 
-import os
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ from tokenmark.cli.options import data_option
 @click.option("--size", type=click.IntRange(1, 4096), default=256, show_default=True, help="Side of the squares.")
 @click.option(
     "--crop",
-    type=click.Choice(("adm", "bicubic", "centre-only", "lanczos")),
+    type=click.Choice(("adm", "bicubic", "bicubic-875", "bicubic-900", "centre-only", "lanczos")),
     default="adm",
     show_default=True,
     help="How pictures become squares; a protocol's data set is named after the rule that it needs.",
@@ -64,6 +63,7 @@ def command(
     on where it was.
     """  # noqa: D301  click's own sign: lines that follow are not joined
     from tokenmark.cli.bar import Bar  # noqa: PLC0415  as the next
+    from tokenmark.cli.source import cores  # noqa: PLC0415
     from tokenmark.data.imagenet import COLLECTIONS  # noqa: PLC0415
     from tokenmark.data.prepare import Request, prepare  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.data.summary import summary  # noqa: PLC0415
@@ -76,7 +76,7 @@ def command(
         side=size,
         crop=crop,
         labels=labels,
-        workers=workers or _cores(),
+        workers=workers or cores(),
         limit=limit,
         allow_subset=allow_subset,
     )
@@ -86,8 +86,3 @@ def command(
         manifest = prepare(request, bar)
     for line in summary(manifest, data / request.name):
         out.print(line, soft_wrap=True, markup=False)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,43 +1,73 @@
-"""`tokenmark run`: measure a suite."""
+"""`tokenmark run`: measure suites."""
 
 import os
 from pathlib import Path
 
 import click
 
-from tokenmark.cli.options import data_option, device_option, results_option, suites_option
+from tokenmark.cli.options import device_option, results_option, suites_option
 
 
 @click.command("run")
-@click.argument("suite")
-@click.option("--method", "methods", multiple=True, help="Only the jobs of this method; may be repeated.")
+@click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
+@click.option("--method", "--methods", "methods", multiple=True, help="Only these methods; commas or repeats.")
+@click.option(
+    "--limit", type=click.IntRange(min=2), help="At most so many images a run; its records say: not comparable."
+)
 @device_option
-@data_option
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=Path("data"),
+    show_default=True,
+    help="Folder of prepared data, or ImageNet's validation set as you have it (`tokenmark prepare --help`).",
+)
+@click.option(
+    "--prepared",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("data"),
+    show_default=True,
+    help="Where sets go that are prepared from ImageNet as you have it.",
+)
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
 @results_option
 @suites_option
 def command(
-    suite: str,
+    suites: tuple[str, ...],
     methods: tuple[str, ...],
+    limit: int | None,
     device: str,
     data: Path,
+    prepared: Path,
     page: bool,
     results_folder: Path,
     suites_folder: Path,
 ) -> int:
-    """Measure SUITE: a name (see `tokenmark list suites`) or a path to a suite file.
+    """Measure each SUITE: a name (see `tokenmark list suites`) or a path to a suite file.
 
     What has a record already is left alone; what was stopped goes on where it was. Records are written to
     RESULTS/records, and logged to MLflow (MLFLOW_TRACKING_URI, or a sqlite file in RESULTS).
 
-    Ends with status 0 if all is measured, 2 if something could not be.
-    """
-    from tokenmark.bench import Bench  # noqa: PLC0415  the engine takes seconds to import
+    \b
+    Examples:
+      tokenmark run mini
+      tokenmark run imagenet-reconstruction --data /data/imagenet --methods titok,one-d-piece
+      tokenmark run imagenet-classification --data /data/imagenet --limit 1000
 
+    What lacks data or weights is left out, with a line that says how to get them. Ends with status 0 if everything
+    else is measured, 2 if something failed or nothing could be measured.
+    """  # noqa: D301  click's own sign: lines that follow are not joined
+    from tokenmark.bench import Bench  # noqa: PLC0415  the engine takes seconds to import
+    from tokenmark.cli.source import ImageNetSource, places  # noqa: PLC0415
+    from tokenmark.terminal import console  # noqa: PLC0415
+
+    folder, source = places(data, prepared, limit)
     bench = Bench(
         results_folder=results_folder,
-        data_folder=data,
+        data_folder=folder,
         device=device,
         checkpoint_seconds=float(os.environ.get("TOKENMARK_CHECKPOINT_SECONDS", "10")),
+        source=ImageNetSource(source, console()) if source is not None else None,
     )
-    return bench.run(suite, suites_folder, methods, page=page)
+    named = tuple(name.strip() for given in methods for name in given.split(",") if name.strip())
+    return bench.run(suites, suites_folder, named, limit=limit, page=page)

@@ -41,4 +41,4 @@ def command(results_folder: Path, device: str, **asked: Any) -> int:
 
     suite = speedsuite.suite(**asked)
     bench = Bench(results_folder=results_folder, data_folder=Path("data"), device=device, checkpoint_seconds=10.0)
-    return bench.measure(suite, speedsuite.NAME, page=False)
+    return bench.measure({speedsuite.NAME: suite}, page=False)

@@ -14,10 +14,10 @@ from filelock import FileLock
 from tokenmark.data import digits, prepared
 from tokenmark.data.crops import CROPS
 from tokenmark.data.imagenet import COLLECTIONS, prepared_name
-from tokenmark.errors import DataError, UnknownNameError
+from tokenmark.errors import MissingDataError, UnknownNameError
 from tokenmark.files import writing
 
-NAME = re.compile(r"(?P<collection>[a-z]+-[a-z]+)-(?P<side>[1-9]\d*)-(?P<crop>[a-z-]+)")
+NAME = re.compile(r"(?P<collection>[a-z]+-[a-z]+)-(?P<side>[1-9]\d*)-(?P<crop>[a-z][a-z0-9-]*)")
 EMBEDDED: dict[str, Callable[[Path], None]] = {digits.NAME: digits.prepare}
 
 
@@ -26,7 +26,8 @@ def load(name: str, split: str, folder: Path) -> prepared.PreparedData:
 
     Raises:
         UnknownNameError: no such data set.
-        DataError: it is there, but damaged; or it must be prepared, by the command in the message.
+        MissingDataError: it must be prepared, by the command in the message.
+        DataError: it is there, but damaged.
         StorageError: it cannot be written.
     """
     place = folder / name
@@ -34,7 +35,7 @@ def load(name: str, split: str, folder: Path) -> prepared.PreparedData:
         if not place.exists():
             _prepare(name, folder)
     elif not place.exists():
-        raise DataError(f"{name} is not in {folder}: prepare it with `{command(name, folder)}`")
+        raise MissingDataError(f"{name} is not in {folder}: prepare it with `{command(name, folder)}`", name)
     return prepared.load(place / split)
 
 
@@ -44,12 +45,21 @@ def command(name: str, folder: Path) -> str:
     Raises:
         UnknownNameError: no such data set.
     """
+    collection, side, crop = parts(name)
+    return f"tokenmark prepare {collection} --source PATH --size {side} --crop {crop} --data {shlex.quote(str(folder))}"
+
+
+def parts(name: str) -> tuple[str, int, str]:
+    """Collection, side and crop of a data set that `tokenmark prepare` makes.
+
+    Raises:
+        UnknownNameError: no such data set.
+    """
     found = NAME.fullmatch(name)
     if found is None or found["collection"] not in COLLECTIONS or found["crop"] not in CROPS:
         usual = (prepared_name(collection, 256, crop) for collection in COLLECTIONS for crop in CROPS)
         raise UnknownNameError("data set", name, [*EMBEDDED, *usual])
-    wanted = f"{found['collection']} --source PATH --size {found['side']} --crop {found['crop']}"
-    return f"tokenmark prepare {wanted} --data {shlex.quote(str(folder))}"
+    return found["collection"], int(found["side"]), found["crop"]
 
 
 def _prepare(name: str, folder: Path) -> None:

@@ -4,6 +4,7 @@ A reference and what is measured against it must be cropped alike: papers differ
 All rules resize with Pillow on uint8, which widens its filters where it shrinks (antialiasing).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,6 +47,16 @@ def lanczos(image: Image.Image, side: int) -> Pixels:
     return centre_only(_shrunk(image, side, Image.Resampling.LANCZOS), side)
 
 
+def bicubic_875(image: Image.Image, side: int) -> Pixels:
+    """Bicubic to 8/7 of `side` on the short side, centre crop: DeiT's rule, 256 for 224."""
+    return centre_only(_shrunk(image, int(side * 256 / 224), Image.Resampling.BICUBIC), side)
+
+
+def bicubic_900(image: Image.Image, side: int) -> Pixels:
+    """Bicubic to `side` / 0.9, rounded down, on the short side, centre crop: timm's rule, 248 for 224."""
+    return centre_only(_shrunk(image, math.floor(side / 0.9), Image.Resampling.BICUBIC), side)
+
+
 def centre_only(image: Image.Image, side: int) -> Pixels:
     """Cut the centre without resizing; what is too small stands on black. torchvision's centre crop: ALIT and KARL."""
     left, right = _margins(image.width, side)
@@ -79,6 +90,8 @@ CROPS = {
     for rule in (
         CropRule("adm", "halved by box filter while twice too large, bicubic, centre crop (guided diffusion)", adm),
         CropRule("bicubic", "bicubic on the short side, centre crop (TiTok)", bicubic),
+        CropRule("bicubic-875", "bicubic to 8/7 of the size on the short side, centre crop (DeiT, ToMe)", bicubic_875),
+        CropRule("bicubic-900", "bicubic to 1/0.9 of the size on the short side, centre crop (timm)", bicubic_900),
         CropRule("centre-only", "centre crop without resizing, small pictures on black (ALIT, KARL)", centre_only),
         CropRule("lanczos", "Lanczos on the short side, centre crop (bsq-vit)", lanczos),
     )

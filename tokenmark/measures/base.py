@@ -1,7 +1,7 @@
 """What every measure offers: it is updated with batches, kept when a run is killed, and computed at the end."""
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,40 @@ class PerImage:
         self._parts = [values.astype(np.float64)]
 
 
+class Rows:
+    """Float32 rows `(N, D)` in one array that grows, so that nobody who reads them needs a copy."""
+
+    def __init__(self) -> None:
+        self._room = np.zeros((0, 0), np.float32)
+        self._n = 0
+
+    def __len__(self) -> int:
+        return self._n
+
+    def add(self, rows: npt.NDArray[np.float32]) -> None:
+        """Append `(B, D)`."""
+        end = self._n + len(rows)
+        if end > len(self._room):
+            self._grow(max(end, 2 * self._n), rows.shape[1])
+        self._room[self._n : end] = rows
+        self._n = end
+
+    def all(self) -> npt.NDArray[np.float32]:
+        """All rows, `(N, D)`, not to be written to; `(0, 0)` before the first."""
+        return self._room[: self._n]
+
+    def replace(self, rows: npt.NDArray[Any] | None) -> None:
+        """Hold these rows and no others."""
+        self._room = np.zeros((0, 0), np.float32) if rows is None else rows.astype(np.float32)
+        self._n = len(self._room)
+
+    def _grow(self, room: int, width: int) -> None:
+        larger = np.zeros((room, width), np.float32)  # pages that nothing was written to take no memory
+        if self._n:
+            larger[: self._n] = self._room[: self._n]
+        self._room = larger
+
+
 class KeptRows:
     """One float32 row per image, in the order of images: the state of measures that need all of them at the end."""
 
@@ -69,23 +103,23 @@ class KeptRows:
     """What the rows are; their name in the state."""
 
     def __init__(self) -> None:
-        self._parts: list[npt.NDArray[np.float32]] = []
+        self._rows = Rows()
 
     def update(self, rows: npt.NDArray[np.float32]) -> None:
-        """Add the rows of one batch, `(B, D)`; they are not copied, so that several measures may hold them."""
-        self._parts.append(rows)
+        """Add the rows of one batch, `(B, D)`."""
+        self._rows.add(rows)
 
     def all(self) -> npt.NDArray[np.float32]:
         """The rows of all images so far, `(N, D)`; `(0, 0)` before the first."""
-        return np.concatenate(self._parts) if self._parts else np.zeros((0, 0), np.float32)
+        return self._rows.all()
 
     def state(self) -> State:
         """The rows so far, or nothing."""
-        return {self.rows_are: self.all()} if self._parts else {}
+        return {self.rows_are: self.all()} if len(self._rows) else {}
 
     def load(self, state: State) -> None:
         """Take over the rows that an unfinished run had."""
-        self._parts = [state[self.rows_are].astype(np.float32)] if self.rows_are in state else []
+        self._rows.replace(state.get(self.rows_are))
 
     def join(self, states: Sequence[State]) -> State:
         """The rows of several processes one after the other."""

@@ -1,31 +1,12 @@
 """Feature networks by name. Protocol `mini` has a small classifier of its own."""
 
-from collections.abc import Callable
-from typing import Protocol, cast
+from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from tokenmark import weights
-from tokenmark.data.prepared import PreparedData
 from tokenmark.errors import UnknownNameError
-
-CHUNK = 250
-"""Images per call where a whole split is put through a network."""
-
-
-class FeatureNetwork(Protocol):
-    """Images in [0, 1] to features, and to class scores where the network has classes."""
-
-    def features(self, images: Tensor) -> Tensor:
-        """`(B, 3, H, W)` to `(B, D)`."""
-        ...
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """`(B, 3, H, W)` to class scores `(B, classes)`."""
-        ...
 
 
 class MiniFeatures(nn.Module):
@@ -51,16 +32,20 @@ class MiniFeatures(nn.Module):
         """`(B, 64)`: the last linear layer before the classes, without activation."""
         return cast("Tensor", self.body(images * 2.0 - 1.0))
 
+    def classes(self, features: Tensor) -> Tensor:
+        """Class scores `(B, 10)` of features `(B, 64)`."""
+        return cast("Tensor", self.head(torch.relu(features)))
+
     def forward(self, images: Tensor) -> Tensor:
-        """Class scores `(B, 10)`."""
-        return cast("Tensor", self.head(torch.relu(self.features(images))))
+        """Class scores `(B, 10)` of images."""
+        return self.classes(self.features(images))
 
 
 def _convolution(before: int, after: int, stride: int) -> list[nn.Module]:
     return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"mini-features": MiniFeatures}
+NETWORKS = {"mini-features": MiniFeatures}
 
 
 def check(name: str) -> weights.Weights:
@@ -75,7 +60,7 @@ def check(name: str) -> weights.Weights:
     return weights.bundled("tokenmark", name)
 
 
-def load(name: str, device: torch.device) -> FeatureNetwork:
+def load(name: str, device: torch.device) -> MiniFeatures:
     """A feature network on `device`, in evaluation mode.
 
     Raises:
@@ -85,12 +70,4 @@ def load(name: str, device: torch.device) -> FeatureNetwork:
     found = check(name)
     module = NETWORKS[name]()
     weights.load_strict(module, found.path)
-    return cast("FeatureNetwork", module.to(device).eval().requires_grad_(requires_grad=False))
-
-
-def of_data(network: FeatureNetwork, data: PreparedData, samples: int, device: torch.device) -> npt.NDArray[np.float32]:
-    """Features `(samples, D)` of the first `samples` images of a split."""
-    starts = range(0, samples, CHUNK)
-    with torch.inference_mode():
-        parts = [network.features(data.batch(at, min(at + CHUNK, samples), device)[0]).cpu().numpy() for at in starts]
-    return np.concatenate(parts)
+    return module.to(device).eval().requires_grad_(requires_grad=False)

@@ -6,6 +6,7 @@ samples are fewer than dimensions the thin form is exact: singular values of (X 
 Hvilshoj 2020, arXiv 2009.14075).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import numpy.typing as npt
 import scipy.linalg
 
 from tokenmark.errors import DataError
-from tokenmark.measures.base import KeptRows
+from tokenmark.measures.base import KeptRows, State, concatenated
 from tokenmark.measures.moments import CHUNK, Gaussian, Matrix, Moments
+from tokenmark.measures.reference import ReferenceRows
 from tokenmark.records import Value
 
 Features = npt.NDArray[Any]
@@ -128,21 +130,67 @@ def _halves(features: Features, whole: Moments, order: npt.NDArray[np.int64]) ->
 
 
 class FrechetDistance(KeptRows):
-    """Features of judged images, kept as float32 until the end: the standard error needs them one by one."""
+    """Distance of judged images from a fixed reference; its error needs their features one by one."""
 
-    def __init__(self, name: str, reference: Features, *, paired: bool) -> None:
+    def __init__(self, name: str, reference: Gaussian, *, extrapolate: bool = True) -> None:
         super().__init__()
         self.name = name
-        self._reference = reference
-        self._gaussian = Gaussian.of(reference)
-        self._paired = paired
+        self._reference, self._extrapolate = reference, extrapolate
 
     def compute(self) -> list[Value]:
-        """The distance with its error; unpaired sets also get the value for infinitely many samples."""
-        features, reference = self.all(), self._gaussian
+        """The distance with its error and, where it is wanted, the value for infinitely many samples.
+
+        Neither is given where samples are too few for it: a singular covariance says nothing of its inverse.
+        """
+        features, reference = self.all(), self._reference
         sample = Gaussian.of(features)
-        error = standard_error(features, reference, self._reference if self._paired else None, sample)
-        values = [Value(name=self.name, value=distance(features, reference, sample), n=sample.n, se=error)]
-        if not self._paired:
-            values.append(Value(name=f"{self.name}_infinite", value=infinite(features, reference), n=sample.n))
+        n, width = features.shape
+        found = distance(features, reference, sample)
+        error = standard_error(features, reference, sample=sample) if n > width else None
+        values = [Value(name=self.name, value=found, n=n, se=error)]
+        if self._extrapolate and n // 2 > width:
+            values.append(Value(name=f"{self.name}_infinite", value=infinite(features, reference), n=n))
         return values
+
+
+class PairedDistance(KeptRows):
+    """Distance of reconstructions from their originals: both sides' features are kept, image by image."""
+
+    def __init__(self, name: str, originals: ReferenceRows) -> None:
+        super().__init__()
+        self.name = name
+        self._originals, self._first = originals, 0
+
+    def update(self, rows: npt.NDArray[np.float32], first: int = 0) -> None:
+        """Add the features of one batch, `(B, D)`, whose first image has this index; the originals' are known."""
+        if not len(self._rows):
+            self._first = first
+        super().update(rows)
+
+    def state(self) -> State:
+        """Both sides so far, and which image came first; nothing before it."""
+        if not len(self._rows):
+            return {}
+        originals = self._originals.view(self._first, self._first + len(self._rows))
+        return {**super().state(), "originals": originals, "first": np.array([self._first])}
+
+    def load(self, state: State) -> None:
+        """Take over both sides."""
+        super().load(state)
+        if len(self._rows):
+            self._first = int(state["first"][0])
+            self._originals.put(self._first, state["originals"].astype(np.float32, copy=False))
+
+    def join(self, states: Sequence[State]) -> State:
+        """Both sides of several processes one after the other; the first image is the first process'."""
+        joined = concatenated(states)
+        return {**joined, "first": joined["first"][:1]} if joined else joined
+
+    def compute(self) -> list[Value]:
+        """The distance with its error, which speaks of drawing other images."""
+        features = self.all()
+        n = len(features)
+        originals = self._originals.view(self._first, self._first + n)
+        reference, sample = Gaussian.of(originals), Gaussian.of(features)
+        error = standard_error(features, reference, originals, sample) if n > features.shape[1] else None
+        return [Value(name=self.name, value=distance(features, reference, sample), n=n, se=error)]

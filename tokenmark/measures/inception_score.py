@@ -18,6 +18,10 @@ from tokenmark.records import Value
 
 Order = Literal["consecutive", "shuffled"]
 """How samples fall into splits: as they come (ADM), or drawn anew (torch-fidelity)."""
+ORDERS: dict[str, Order] = {"index": "consecutive", "shuffled": "shuffled"}
+"""By the order that a protocol names."""
+CHUNK = 4096
+"""Samples whose float64 class scores are at hand at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +56,27 @@ def inception_score(
         raise DataError("a class score is NaN or infinite: the images or the feature network's weights are broken")
     shuffled = order == "shuffled" and splits > 1
     places = np.random.Generator(np.random.Philox(seed)).permutation(n) if shuffled else np.arange(n)
-    parts = [_divergences(logits[places[i * n // splits : (i + 1) * n // splits]]) for i in range(splits)]
+    parts = [_divergences(logits, places[i * n // splits : (i + 1) * n // splits]) for i in range(splits)]
     scores = np.exp([part.mean() for part in parts])
     # The derivative of the score by one sample's weight is the score times its divergence less their mean.
     error = scores[0] * parts[0].std(ddof=1) / np.sqrt(n) if splits == 1 else scores.std(ddof=1) / np.sqrt(splits)
     return InceptionScore(float(scores.mean()), float(error), float(scores.std()))
 
 
-def _divergences(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """KL(p(y|x) || p(y)) of each sample `(N,)` in nats, where p(y) is the mean over these samples."""
-    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=1)
-    log_mean = scipy.special.logsumexp(log_p, axis=0) - np.log(len(log_p))
+def _divergences(logits: npt.NDArray[Any], places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """KL(p(y|x) || p(y)) of the samples in these places `(N,)` in nats, where p(y) is the mean over them."""
+    pieces = [places[at : at + CHUNK] for at in range(0, len(places), CHUNK)]
+    # in logarithms, piece by piece: 50,000 x 1,008 scores in float64 would be 400 MB for each step
+    sums = [scipy.special.logsumexp(_log_softmax(logits[piece]), axis=0) for piece in pieces]
+    log_mean = scipy.special.logsumexp(sums, axis=0) - np.log(len(places))
+    return np.concatenate([_divergence(_log_softmax(logits[piece]), log_mean) for piece in pieces])
+
+
+def _log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    return np.asarray(scipy.special.log_softmax(logits.astype(np.float64), axis=1))
+
+
+def _divergence(log_p: npt.NDArray[np.float64], log_mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray((np.exp(log_p) * (log_p - log_mean)).sum(axis=1))
 
 

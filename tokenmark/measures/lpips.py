@@ -15,6 +15,7 @@ from tokenmark import weights as strictly
 from tokenmark.errors import DataError
 from tokenmark.extractors import files
 from tokenmark.extractors.files import WeightsFile
+from tokenmark.files import sha256_of
 
 Net = Literal["alex", "vgg"]
 """AlexNet is what the authors advise for measuring; some tokenizers report VGG, which they were trained with."""
@@ -58,6 +59,16 @@ class LPIPS(nn.Module):
         result = self.network(images, originals, normalize=True)
         assert isinstance(result, Tensor)  # noqa: S101  a tuple only where layers are asked for
         return result.reshape(-1)
+
+
+def check(net: Net) -> dict[str, str]:
+    """SHA-256 of the backbone's weights by their file's name.
+
+    Raises:
+        WeightsError: they are missing or altered.
+    """
+    file = FILES[net]
+    return {file.name: sha256_of(files.found(file))}
 
 
 def load(net: Net, device: torch.device, *, weights: Path | None = None, sha256: str | None = None) -> LPIPS:

@@ -4,7 +4,7 @@ The sums are of deviations from a fixed shift, so that features far from zero lo
 sum (x - a)(x - a)^T. Chan, Golub and LeVeque 1983 (The American Statistician 37(3)) give the loss without a shift.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,8 @@ class Gaussian:
     mean: Matrix
     covariance: Matrix
     n: int
+    thin: Matrix | None = None
+    """`(D, n)`, a factor of the covariance, where samples are fewer than features."""
 
     @classmethod
     def of(cls, features: npt.NDArray[Any]) -> "Gaussian":
@@ -40,7 +42,11 @@ class Gaussian:
         Raises:
             DataError: fewer than two samples, a feature is not finite, or all features are constant.
         """
-        return Moments.of(features).gaussian()
+        found = Moments.of(features).gaussian()
+        if found.n > len(found.mean):
+            return found
+        # (X - m)^T / sqrt(n - 1) is a factor by definition: no root of a large singular matrix is needed
+        return replace(found, thin=(features.astype(np.float64) - found.mean).T / np.sqrt(found.n - 1))
 
     @property
     def rank(self) -> int:
@@ -49,7 +55,9 @@ class Gaussian:
 
     @cached_property
     def factor(self) -> Matrix:
-        """L with L L^T = covariance: Cholesky, or from the eigenvectors where the covariance is singular."""
+        """L with L L^T = covariance: the thin one, Cholesky, or from eigenvectors where the covariance is singular."""
+        if self.thin is not None:
+            return self.thin
         if self._cholesky is not None:
             return self._cholesky
         values, vectors = scipy.linalg.eigh(self.covariance)
@@ -65,6 +73,8 @@ class Gaussian:
 
     @cached_property
     def _cholesky(self) -> Matrix | None:
+        if self.thin is not None:
+            return None
         try:
             return np.asfortranarray(np.linalg.cholesky(self.covariance))
         except np.linalg.LinAlgError:

@@ -7,7 +7,7 @@ import pydantic
 from tokenmark.errors import SuiteError
 from tokenmark.files import canonical_json, sha256_text
 
-Crop = Literal["none", "as-given", "adm-256", "bicubic-256"]
+Crop = Literal["none", "as-given", "adm-256", "bicubic-256", "bicubic-875-224", "bicubic-900-224"]
 Uint8Rule = Literal["round", "half-up", "truncate", "none"]
 Port = Literal["none", "mini-features", "torch-fidelity", "pytorch-fid"]
 Resize = Literal["none", "tf1", "half-pixel", "antialiased", "pil-bicubic"]
@@ -18,6 +18,8 @@ MEANINGS: dict[str, dict[str, str]] = {
         "as-given": "whatever made the two sets: the protocol begins at their pixels",
         "adm-256": "halved by box filter while twice too large, bicubic to 256 on the short side, centre crop",
         "bicubic-256": "bicubic with antialiasing to 256 on the short side, centre crop",
+        "bicubic-875-224": "bicubic with antialiasing to 256 on the short side, centre crop of 224",
+        "bicubic-900-224": "bicubic with antialiasing to 248 on the short side, centre crop of 224",
     },
     "uint8_rule": {
         "round": "round(255 x), ties to even",
@@ -45,7 +47,21 @@ MEANINGS: dict[str, dict[str, str]] = {
     },
     "order": {
         "index": "the order of the data set; no measure of this protocol depends on it",
-        "shuffled": "shuffled by the seed, since Inception Score takes consecutive splits of 5,000",
+        "shuffled": "shuffled by the seed before Inception score's splits are cut",
+    },
+    "inception_splits": {
+        "one": "one split of all images, which no order changes",
+        "ten": "ten splits",
+        "of-5000": "splits of 5,000 images",
+    },
+    "model_precision": {
+        "float32": "float32 throughout",
+        "bfloat16-autocast": "torch.autocast in bfloat16 around encoder, sampler and decoder",
+        "as-given": "whatever made the images, or what a run names",
+    },
+    "stochastic_encoder": {
+        "seeded-per-batch": "each batch draws its noise from the seed plus the index of its first image",
+        "as-given": "whatever made the images",
     },
 }
 """What the values of an axis mean, for people."""
@@ -76,10 +92,14 @@ class Protocol(pydantic.BaseModel):
     feature_dtype: Literal["float32", "float64"]
     tf32: bool
     order: Literal["index", "shuffled"]
+    inception_splits: Literal["one", "ten", "of-5000"]
+    """How Inception score's samples are divided."""
     class_sampling: Literal["balanced", "random", "as-given"]
+    classes: int | None
+    """How many classes are asked for; None where nothing is asked for by class."""
     seed: int
     """Of labels, samplers and stochastic encoders."""
-    model_precision: Literal["float32", "as-given"]
+    model_precision: Literal["float32", "bfloat16-autocast", "as-given"]
     stochastic_encoder: Literal["seeded-per-batch", "as-given"]
     comparable_with: str
     """Which published numbers a number under this protocol may stand beside."""
@@ -107,6 +127,10 @@ class Protocol(pydantic.BaseModel):
             )
         return self.data, found
 
+    def splits(self, n: int) -> int:
+        """Parts in which the Inception score of `n` images is computed; fewer than wanted where images are too few."""
+        return {"one": 1, "ten": min(10, max(n // 2, 1)), "of-5000": max(n // 5_000, 1)}[self.inception_splits]
+
     def but(self, **changes: object) -> "Protocol":
         """Another protocol that differs in these fields alone."""
         return Protocol.model_validate({**self.model_dump(), **changes})
@@ -116,6 +140,6 @@ class Protocol(pydantic.BaseModel):
         rows = []
         for name, value in self.model_dump(exclude={"id", "version", "title", "used_by", "differs"}).items():
             shown = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-            missing = "the caller's" if name in {"data", "samples"} else "none"
+            missing = "the caller's" if name in {"data", "samples", "classes"} else "none"
             rows.append((name, missing if value is None else shown, MEANINGS.get(name, {}).get(str(value), "")))
         return rows

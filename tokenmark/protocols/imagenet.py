@@ -17,7 +17,9 @@ TITOK_VAL50K = Protocol(
     feature_dtype="float64",
     tf32=False,
     order="index",
+    inception_splits="one",
     class_sampling="balanced",
+    classes=1000,
     seed=42,
     model_precision="float32",
     stochastic_encoder="seeded-per-batch",
@@ -41,7 +43,9 @@ LLAMAGEN_VAL_ADM = Protocol(
     feature_dtype="float32",
     tf32=False,
     order="shuffled",
+    inception_splits="of-5000",
     class_sampling="balanced",
+    classes=1000,
     seed=0,
     model_precision="float32",
     stochastic_encoder="seeded-per-batch",
@@ -65,7 +69,9 @@ ADM_TRAIN = Protocol(
     feature_dtype="float32",
     tf32=False,
     order="shuffled",
+    inception_splits="of-5000",
     class_sampling="balanced",
+    classes=1000,
     seed=0,
     model_precision="float32",
     stochastic_encoder="seeded-per-batch",
@@ -74,4 +80,32 @@ ADM_TRAIN = Protocol(
     differs="releases differ in class sampling (balanced here; LlamaGen draws classes) and cut-off (TiTok truncates)",
 )
 
-IMAGENET = (TITOK_VAL50K, LLAMAGEN_VAL_ADM, ADM_TRAIN)
+TOP1_CROP875 = TITOK_VAL50K.but(
+    id="top1-crop875",
+    title="Top-1 on 50,000 validation images of 224 px, cut from 256 px: DeiT's and ToMe's evaluation",
+    data="imagenet-val-224-bicubic-875",
+    crop="bicubic-875-224",
+    uint8_rule="none",
+    port="none",
+    feature_resize="none",
+    feature_dtype="float32",
+    seed=0,
+    model_precision="as-given",
+    stochastic_encoder="as-given",
+    class_sampling="as-given",
+    classes=None,
+    comparable_with="top-1 of DeiT, ToMe, EViT and others that evaluate by DeiT's script",
+    used_by=("DeiT", "ToMe", "DiffRate", "EViT"),
+    differs="",
+)
+
+TOP1_CROP900 = TOP1_CROP875.but(
+    id="top1-crop900",
+    title="Top-1 on 50,000 validation images of 224 px, cut from 248 px: timm's evaluation of most models of 224 px",
+    data="imagenet-val-224-bicubic-900",
+    crop="bicubic-900-224",
+    comparable_with="timm's results-imagenet.csv, for models whose crop_pct there is 0.9",
+    used_by=("timm",),
+)
+
+IMAGENET = (TITOK_VAL50K, LLAMAGEN_VAL_ADM, ADM_TRAIN, TOP1_CROP875, TOP1_CROP900)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from tokenmark.errors import DataError
 from tokenmark.sets import arrays, folders
+from tokenmark.sets.arrays import of_prepared
 from tokenmark.sets.base import ImageSet, Statistics
 
-__all__ = ["ImageSet", "Statistics", "open_set"]
+__all__ = ["ImageSet", "Statistics", "of_prepared", "open_set"]
 
 
 def open_set(path: Path) -> ImageSet:

@@ -23,7 +23,11 @@ NAMED = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 
 def prepared_set(path: Path) -> ImageSet:
     """A prepared data set, every byte checked."""
-    data = prepared.load(path)
+    return of_prepared(prepared.load(path), path)
+
+
+def of_prepared(data: prepared.PreparedData, path: Path) -> ImageSet:
+    """An opened data set as a set of images."""
     return ImageSet(path, f"prepared {data.manifest.name}", len(data), lambda size: _slices(data.images, size))
 
 

@@ -58,7 +58,9 @@ class Task:
     name: str
     title: str
     measures: tuple[str, ...]
-    """Names that a job may list; all of them, if it lists none."""
+    """Names that a job may list."""
+    usual: tuple[str, ...]
+    """What a job has that lists none."""
     open: Callable[[RunSpec, Context], Session]
 
 

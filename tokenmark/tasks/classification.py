@@ -141,5 +141,6 @@ CLASSIFICATION = Task(
     name="classification",
     title="Classification with token reduction",
     measures=("accuracy", "cost", "throughput"),
+    usual=("accuracy", "cost", "throughput"),
     open=cast("Callable[[RunSpec, Context], ClassificationSession]", ClassificationSession),
 )

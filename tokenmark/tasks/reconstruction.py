@@ -1,20 +1,24 @@
 """Reconstruction: encode and decode the held-out images, and compare."""
 
+import functools
 from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from tokenmark import build, protocols
+from tokenmark import build, networks, protocols
+from tokenmark.autocast import autocast
 from tokenmark.contracts import Tokens
 from tokenmark.data import catalog
 from tokenmark.errors import DataError
-from tokenmark.measures import features
+from tokenmark.measures import lpips
 from tokenmark.measures.base import Measure
 from tokenmark.measures.codes import Codebook, Rate
-from tokenmark.measures.frechet import FrechetDistance
+from tokenmark.measures.frechet import PairedDistance
+from tokenmark.measures.inception_score import ORDERS, InceptionScoreMeasure
 from tokenmark.measures.pixels import PixelMeasure
+from tokenmark.measures.reference import ReferenceRows, Rows
 from tokenmark.pictures import grid
 from tokenmark.quantise import quantised
 from tokenmark.spec import RunSpec
@@ -22,6 +26,8 @@ from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
 
 SHOWN = 10
 """Images in the picture."""
+SEEN = {"rfid", "inception-score"}
+"""Measures for which the feature network sees the images."""
 
 
 class ReconstructionSession:
@@ -32,7 +38,8 @@ class ReconstructionSession:
         self._protocol = protocols.get(spec.protocol)
         self._data = catalog.load(*self._protocol.split("reconstruction"), context.data)
         self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device)
-        self._network = features.load(self._protocol.port, context.device)
+        self._network = networks.load(self._protocol, context.device) if SEEN & set(spec.measures) else None
+        self._originals = originals(spec.protocol_sha256, tuple(spec.data.values()), spec.samples, context.device)
         self.total = spec.samples
         height, width = self._data.images.shape[1:3]
         info = self._tokenizer.info
@@ -42,44 +49,56 @@ class ReconstructionSession:
             )
         self._info = info
         makers: dict[str, Callable[[], Measure]] = {
-            "rfid": self._distance,
+            "rfid": lambda: PairedDistance("rfid", self._originals),
+            "inception-score": self._inception_score,
             "psnr": lambda: PixelMeasure("psnr"),
             "ssim": lambda: PixelMeasure("ssim"),
+            "lpips": lambda: PixelMeasure("lpips", lpips.load("alex", self._device)),
             "rate": lambda: Rate(height * width),
             "codebook": lambda: Codebook(info.codebook_sizes),
         }
         self.measures = {name: makers[name]() for name in spec.measures}
 
-    def _distance(self) -> Measure:
-        reference = features.of_data(self._network, self._data, self._spec.samples, self._device)
-        return FrechetDistance("rfid", reference.astype("float64"), paired=True)
+    def _inception_score(self) -> Measure:
+        protocol, n = self._protocol, self._spec.samples
+        return InceptionScoreMeasure(protocol.splits(n), ORDERS[protocol.order], self._spec.seed)
 
-    def _reconstruct(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tokens]:
-        originals, _ = self._data.batch(start, stop, self._device)
+    def _reconstruct(self, originals: Tensor, start: int) -> tuple[Tensor, Tokens]:
         noise = torch.Generator().manual_seed(self._spec.seed + start) if self._info.stochastic else None
-        tokens = self._tokenizer.encode(originals, self._spec.tokens, noise)
-        decoded = finite(self._tokenizer.decode(tokens), self._spec.title, "images")
-        return originals, quantised(decoded, self._protocol.uint8_rule), tokens
+        with autocast(self._protocol, self._device):
+            tokens = self._tokenizer.encode(originals, self._spec.tokens, noise)
+            decoded = self._tokenizer.decode(tokens)
+        images = finite(decoded.float(), self._spec.title, "images")
+        return quantised(images, self._protocol.uint8_rule), tokens
 
     def step(self, start: int, stop: int) -> None:
         """Encode, decode and compare these images."""
         with torch.inference_mode():
-            originals, images, tokens = self._reconstruct(start, stop)
-            seen = self._network.features(images).cpu().numpy() if "rfid" in self.measures else None
+            originals, _ = self._data.batch(start, stop, self._device)
+            images, tokens = self._reconstruct(originals, start)
+            seen = self._network(images) if self._network is not None else None
             for measure in self.measures.values():
                 match measure:
-                    case FrechetDistance() if seen is not None:
-                        measure.update(seen)
+                    case PairedDistance() if seen is not None:
+                        self._originals.of(start, stop, functools.partial(self._features, originals))
+                        measure.update(seen.features.cpu().numpy(), start)
+                    case InceptionScoreMeasure() if seen is not None and seen.logits is not None:
+                        measure.update(seen.logits.cpu().numpy())
                     case PixelMeasure():
                         measure.update(images, originals)
                     case Rate() | Codebook():
                         measure.update(tokens)
 
+    def _features(self, originals: Tensor) -> Rows:
+        assert self._network is not None  # noqa: S101  it is there where features are measured
+        return cast("Rows", self._network(originals).features.cpu().numpy())
+
     def finish(self, say: Callable[[str], None]) -> Outcome:
         """Values, the code's facts, and a picture of the first images above their reconstructions."""
         say("distances")
         with torch.inference_mode():
-            originals, images, _ = self._reconstruct(0, min(SHOWN, self.total))
+            originals, _ = self._data.batch(0, min(SHOWN, self.total), self._device)
+            images, _ = self._reconstruct(originals, 0)
         info = self._info
         return Outcome(
             values=computed(self.measures.values()),
@@ -100,9 +119,16 @@ class ReconstructionSession:
         )
 
 
+@functools.lru_cache(maxsize=1)
+def originals(protocol_sha256: str, data: tuple[str, ...], samples: int, device: torch.device) -> ReferenceRows:  # noqa: ARG001
+    """Features of the originals: the same for all tokenizers that a process measures one after the other."""
+    return ReferenceRows(samples)
+
+
 RECONSTRUCTION = Task(
     name="reconstruction",
     title="Reconstruction",
-    measures=("rfid", "psnr", "ssim", "rate", "codebook"),
+    measures=("rfid", "inception-score", "psnr", "ssim", "lpips", "rate", "codebook"),
+    usual=("rfid", "psnr", "ssim", "rate", "codebook"),
     open=cast("Callable[[RunSpec, Context], ReconstructionSession]", ReconstructionSession),
 )

@@ -58,7 +58,7 @@ def test_version(run):
 MISTAKES = [
     (("runn", "mini"), "unknown command 'runn': did you mean 'run'?"),
     (("xyz",), "unknown command 'xyz': there are: list"),
-    (("run",), "Missing argument 'SUITE'"),
+    (("run",), "Missing argument 'SUITE...'"),
     (("run", "absent"), "unknown suite 'absent': there are none"),
     (("run", "absent", "--device", "tpu9"), "device 'tpu9' cannot be used"),
     (("run", "absent", "--no-such"), "No such option '--no-such'"),

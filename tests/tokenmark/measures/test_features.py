@@ -1,11 +1,10 @@
 """The feature network of protocol mini: its shapes, its weights, and what its card says that it reaches."""
 
-import numpy as np
 import pytest
 import torch
 
 from tokenmark import registry
-from tokenmark.data import catalog, prepared
+from tokenmark.data import catalog
 from tokenmark.errors import UnknownNameError, WeightsError
 from tokenmark.measures import features
 
@@ -44,25 +43,6 @@ def test_reaches_what_its_card_says(network, digits_folder):
     assert correct == pytest.approx(card["reaches"]["top1"], abs=0.0021)  # one image of 500, another machine's rounding
     assert card["parameters"] == sum(parameter.numel() for parameter in network.parameters())
     assert card["data"]["name"] == data.manifest.name
-
-
-def test_features_of_data_are_those_of_its_first_images(network, tmp_path, monkeypatch):
-    prepared.write(
-        tmp_path,
-        np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8),
-        np.zeros(11, np.int64),
-        name="made",
-        split="val",
-        source="numpy",
-        crop="none",
-    )
-    data = prepared.load(tmp_path)
-    monkeypatch.setattr(features, "CHUNK", 4)
-    got = features.of_data(network, data, 10, CPU)
-    with torch.inference_mode():
-        expected = network.features(data.batch(0, 10)[0]).numpy()
-    assert got.shape == (10, 64)
-    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_unknown_network():

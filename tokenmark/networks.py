@@ -1,0 +1,73 @@
+"""The feature network of a protocol: its weights, and the way from images to what measures take from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from tokenmark import extractors
+from tokenmark.extractors import Outputs, files
+from tokenmark.files import sha256_of
+from tokenmark.measures import features as mini
+from tokenmark.protocols import Protocol
+
+EXTRACTORS = {"torch-fidelity": "inception", "pytorch-fid": "inception-pytorch-fid"}
+"""A port's name among the extractors."""
+Network: TypeAlias = Callable[[Tensor], Outputs]
+"""Images `(B, 3, H, W)`, uint8 or floats in [0, 1], to everything that measures take from them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A weights file in the published one's place, and the hash that it must have."""
+
+    path: Path | None = None
+    sha256: str | None = None
+
+
+PUBLISHED = Weights()
+
+
+def check(protocol: Protocol, weights: Weights = PUBLISHED) -> dict[str, str]:
+    """SHA-256 of the weights that a protocol's network reads, by name; none where no images are compared.
+
+    Raises:
+        WeightsError: they are missing or altered.
+    """
+    if protocol.port == "none":
+        return {}
+    if protocol.port == "mini-features":
+        return {protocol.port: mini.check(protocol.port).sha256}
+    file = extractors.recipe(EXTRACTORS[protocol.port]).file
+    return {file.name: sha256_of(files.found(file, weights.path, weights.sha256))}
+
+
+def load(protocol: Protocol, device: torch.device, weights: Weights = PUBLISHED) -> Network:
+    """The feature network of a protocol, with its resize and number type.
+
+    Raises:
+        WeightsError: its weights are missing or altered.
+    """
+    if protocol.port == "mini-features":
+        return _outputs_of(mini.load(protocol.port, device))
+    dtype = torch.float64 if protocol.feature_dtype == "float64" else torch.float32
+    return extractors.load(
+        EXTRACTORS[protocol.port],
+        device,
+        weights=weights.path,
+        sha256=weights.sha256,
+        resize=protocol.feature_resize,
+        dtype=dtype,
+    )
+
+
+def _outputs_of(network: mini.MiniFeatures) -> Network:
+    def outputs(images: Tensor) -> Outputs:
+        levels = images.float() / 255.0 if images.dtype == torch.uint8 else images
+        features = network.features(levels)
+        return Outputs(features, logits=network.classes(features))
+
+    return outputs
