@@ -12,6 +12,7 @@ from tokenmark import display, plan, runner, suites, tables
 from tokenmark.errors import TokenmarkError, UnknownNameError
 from tokenmark.leaderboard import page as leaderboard_page
 from tokenmark.records import Record
+from tokenmark.shelf import Shelf
 from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 from tokenmark.tracking import Tracker, TrackingError, uri
@@ -39,9 +40,16 @@ def device_of(name: str) -> torch.device:
 class Bench:
     """One results folder, one data folder, one device."""
 
-    def __init__(self, results_folder: Path, data_folder: Path, device: str, checkpoint_seconds: float) -> None:
+    def __init__(
+        self,
+        results_folder: Path,
+        data_folder: Path,
+        device: str,
+        checkpoint_seconds: float,
+        shelf: Shelf | None = None,
+    ) -> None:
         self._results = Results(results_folder)
-        self._context = Context(device_of(device), data_folder)
+        self._context = Context(device_of(device), data_folder, shelf or Shelf())
         self._checkpoint_seconds = checkpoint_seconds
         self._world = World.join()
         self._display = display.Display(None if self._world.leads else Console(quiet=True))

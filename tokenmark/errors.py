@@ -31,6 +31,10 @@ class WeightsError(TokenmarkError):
     """A weights file is missing, altered, truncated, or does not fit the model."""
 
 
+class MissingWeightsError(WeightsError):
+    """Weights that others published are not on this machine; says which, and the command that gets them."""
+
+
 class DataError(TokenmarkError):
     """A prepared data set is missing, altered or truncated."""
 

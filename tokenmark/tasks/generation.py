@@ -41,7 +41,7 @@ class GenerationSession:
         reference = catalog.load(*self._protocol.split("generation"), context.data)
         self._classes, self._warnings = reference.classes, reference.warnings
         self._generator, self._settings = build.generator(
-            spec.method, spec.variant or "", str(spec.settings["preset"]), context.device
+            spec.method, spec.variant or "", str(spec.settings["preset"]), context.device, context.shelf
         )
         self._network = features.load(self._protocol.port, context.device)
         self.total = spec.samples

@@ -31,7 +31,7 @@ class ReconstructionSession:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
         self._data = catalog.load(*self._protocol.split("reconstruction"), context.data)
-        self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device)
+        self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device, context.shelf)
         self._network = features.load(self._protocol.port, context.device)
         self.total = spec.samples
         height, width = self._data.images.shape[1:3]
