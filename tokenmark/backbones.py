@@ -1,9 +1,11 @@
 """Classifiers by name, whose tokens are reduced: timm vision transformers behind their own normalisation.
 
-`vit-mini` comes with trained weights. Any model of timm's is there with random ones, for speed alone, under its name
-with the tag `random` (timm's own way to say which weights): `deit_small_patch16_224.random`.
+`vit-mini` comes with trained weights. Any model of timm's is there under its name with a tag, timm's own way to say
+which weights: `deit_small_patch16_224.fb_in1k` has those that timm's authors published, `deit_small_patch16_224.random`
+has random ones, for speed alone.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +17,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tokenmark import weights
-from tokenmark.errors import UnknownNameError
+from tokenmark.contracts import Release
+from tokenmark.errors import MethodError, UnknownNameError
+from tokenmark.shelf import Shelf
+from tokenmark.weights import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,19 @@ class Backbone:
 
     sizes: Mapping[str, Any]
     weights: str | None
-    """Name of bundled weights; None stands for random ones."""
+    """Name of bundled weights, if it has such."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     blank: Callable[..., nn.Module] = VisionTransformer
     shape: tuple[int, int, int] = (3, 32, 32)
     """Channels, height and width of its images."""
+    release: Release | None = None
+    """Where its weights were published, if they were."""
+
+    @property
+    def random(self) -> bool:
+        """Whether its weights are drawn, and so know nothing."""
+        return self.weights is None and self.release is None
 
     def build(self) -> nn.Module:
         """The model without weights."""
@@ -52,45 +64,86 @@ def get(name: str) -> Backbone:
 
     Raises:
         UnknownNameError: there is none of that name.
+        MethodError: a model of timm's without a tag, which would be other weights in other versions of timm.
     """
-    if name.endswith(RANDOM):
-        return _of_timm(name.removesuffix(RANDOM))
-    if name not in BACKBONES:
-        raise UnknownNameError("model", name, BACKBONES)
-    return BACKBONES[name]
-
-
-def _of_timm(name: str) -> Backbone:
-    """A model of timm's without its released weights; nothing is downloaded."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    architecture, dot, _ = name.partition(".")
     known = timm.list_models()
-    if name not in known:
-        raise UnknownNameError("timm model", name, known)
-    released: Any = timm.get_pretrained_cfg(name)
+    if architecture not in known:
+        kind, others = ("timm model", ()) if dot else ("model", BACKBONES)
+        raise UnknownNameError(kind, architecture, [*others, *known])
+    tags = timm.list_pretrained(f"{architecture}.*")
+    if not dot:
+        raise MethodError(f"{name} does not say which weights: choose {', '.join([*tags, name + RANDOM])}")
+    drawn = _of_timm(architecture, timm.get_pretrained_cfg(architecture))
+    if name == architecture + RANDOM:
+        return drawn
+    if name not in tags:
+        raise UnknownNameError("timm model", name, [*tags, architecture + RANDOM])
+    return _released(name)
+
+
+def _of_timm(name: str, config: Any) -> Backbone:
+    """A model of timm's without weights, under the normalisation and sizes of one of its releases."""
     return Backbone(
         sizes={"model_name": name, "pretrained": False},
         weights=None,
-        mean=released.mean,
-        std=released.std,
+        mean=config.mean,
+        std=config.std,
         blank=timm.create_model,
-        shape=released.input_size,
+        shape=config.input_size,
     )
 
 
-def load(name: str, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0) -> nn.Module:
+def _released(name: str) -> Backbone:
+    config: Any = timm.get_pretrained_cfg(name)
+    if not config.hf_hub_id:
+        raise MethodError(f"timm names no file on the hub for {name}: choose another tag")
+    if not config.num_classes:
+        raise MethodError(f"{name} was published without a classifier: choose another tag")
+    release = Release(config.hf_hub_id, config.hf_hub_filename or "model.safetensors", licence=config.license or "")
+    blank = _of_timm(name, config)
+    return dataclasses.replace(blank, sizes={**blank.sizes, "num_classes": config.num_classes}, release=release)
+
+
+def weights_of(name: str, shelf: Shelf | None = None) -> Weights | None:
+    """The weights of a classifier: bundled, or published ones from the shelf; None stands for random ones.
+
+    Raises:
+        UnknownNameError: no such backbone.
+        MissingWeightsError: published ones that are not here.
+        WeightsError: they are altered, or bundled ones are not there.
+    """
+    backbone = get(name)
+    if backbone.weights is not None:
+        return weights.bundled("tokenmark", backbone.weights)
+    if backbone.release is not None:
+        return (shelf or Shelf()).find(backbone.release, name)
+    return None
+
+
+def load(
+    name: str,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shelf: Shelf | None = None,
+) -> nn.Module:
     """A classifier in evaluation mode, in the given type, without its normalisation (see `Normalised`).
 
-    `seed` draws the weights of those that have random ones.
+    `seed` draws the weights of those that have random ones; published ones come from the shelf.
 
     Raises:
         UnknownNameError: no such backbone.
         WeightsError: its weights are missing, altered or do not fit.
     """
-    backbone = get(name)
-    if backbone.weights is None:
+    backbone, found = get(name), weights_of(name, shelf)
+    if found is None:
         model = _random(backbone, seed)
     else:
         model = backbone.build()
-        weights.load_strict(model, weights.bundled("tokenmark", backbone.weights).path)
+        weights.load_strict(model, found.path)
     return model.to(device, dtype).eval().requires_grad_(requires_grad=False)
 
 

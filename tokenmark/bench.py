@@ -13,6 +13,7 @@ from tokenmark import display, plan, runner, suites, tables
 from tokenmark.errors import MissingDataError, TokenmarkError, UnknownNameError
 from tokenmark.leaderboard import page as leaderboard_page
 from tokenmark.records import Record
+from tokenmark.shelf import Shelf
 from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 from tokenmark.tracking import Tracker, TrackingError, uri
@@ -54,11 +55,12 @@ class Bench:
         data_folder: Path,
         device: str,
         checkpoint_seconds: float,
+        shelf: Shelf | None = None,
         source: Preparer | None = None,
     ) -> None:
         self._results = Results(results_folder)
         self._source = source
-        self._context = Context(device_of(device), data_folder)
+        self._context = Context(device_of(device), data_folder, shelf or Shelf())
         self._checkpoint_seconds = checkpoint_seconds
         self._world = World.join()
         self._display = display.Display(None if self._world.leads else Console(quiet=True))
@@ -109,6 +111,8 @@ class Bench:
         def planned() -> list[plan.Planned]:
             return plan.plan(suite, name, self._context, site, only=methods, limit=limit)
 
+        if self._world.size > 1:
+            self._world.lead(lambda: len(planned()))  # what is downloaded or made comes before others look for it
         first = planned()
         wanted = {error.name for each in first if isinstance(error := each.problem, MissingDataError)} - {None}
         if self._source is None or not wanted:

@@ -21,30 +21,49 @@ from tokenmark.contracts import (
     Variant,
 )
 from tokenmark.errors import SuiteError, UnknownNameError, WeightsError
+from tokenmark.shelf import Shelf
+from tokenmark.weights import Weights
 
 T = TypeVar("T")
 
 
-def tokenizer(method: str, variant: str, device: torch.device) -> Tokenizer:
-    """A tokenizer with its weights, in evaluation mode."""
+def tokenizer(method: str, variant: str, device: torch.device, shelf: Shelf | None = None) -> Tokenizer:
+    """A tokenizer with its weights, in evaluation mode; published ones from the shelf, the default if none is given."""
     found = registry.get_as(TokenizerMethod, method)
     chosen = registry.variant_of(found, variant)
-    return _ready(found.build(**chosen.config), method, variant, chosen, device)
+    return _ready(found.build(**chosen.config), found, variant, device, shelf)
 
 
-def generator(method: str, variant: str, preset: str, device: torch.device) -> tuple[Generator, Any]:
-    """A generator with its tokenizer and weights, and the settings of one of its presets."""
+def generator(
+    method: str, variant: str, preset: str, device: torch.device, shelf: Shelf | None = None
+) -> tuple[Generator, Any]:
+    """A generator with its tokenizer and weights (see `tokenizer`), and the settings of one of its presets."""
     found = registry.get_as(GeneratorMethod, method)
     chosen = registry.variant_of(found, variant)
     settings = preset_of(found, preset)
-    decoder = tokenizer(*tokenizer_of(found, chosen), device)
-    return _ready(found.build(decoder, **chosen.config), method, variant, chosen, device), settings
+    decoder = tokenizer(*tokenizer_of(found, chosen), device, shelf)
+    return _ready(found.build(decoder, **chosen.config), found, variant, device, shelf), settings
 
 
 def reduced(method: str, model: nn.Module, settings: Mapping[str, JsonValue]) -> ReducedModel:
     """A classifier whose tokens a method reduces."""
     found = registry.get_as(ReducerMethod, method)
     return found.build(model, settings_of(found, settings))
+
+
+def weights_of(method: TokenizerMethod | GeneratorMethod, variant: str, shelf: Shelf | None = None) -> Weights | None:
+    """The weights of a method's variant: bundled, or published ones from the shelf; None if it names none.
+
+    Raises:
+        MissingWeightsError: published ones that are not here.
+        WeightsError: they are altered, or bundled ones are not there.
+    """
+    chosen = registry.variant_of(method, variant)
+    if chosen.weights is not None:
+        return weights.bundled(registry.locations()[method.id].package, chosen.weights)
+    if chosen.release is not None:
+        return (shelf or Shelf()).find(chosen.release, f"{method.id}/{variant}")
+    return None
 
 
 def tokenizer_of(method: GeneratorMethod, variant: Variant) -> tuple[str, str]:
@@ -93,20 +112,20 @@ def _finite(value: JsonValue) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _ready(built: T, method: str, name: str, variant: Variant, device: torch.device) -> T:
-    """Load the bundled weights and put the module on the device; a codec without a state is ready as it is.
+def _ready(
+    built: T, method: TokenizerMethod | GeneratorMethod, variant: str, device: torch.device, shelf: Shelf | None
+) -> T:
+    """Load the weights and put the module on the device; a codec without a state is ready as it is.
 
     Raises:
-        WeightsError: the variant's weights are not in the repository, altered, or do not fit.
+        WeightsError: the variant's weights are not here, altered, or do not fit.
     """
     if not isinstance(built, nn.Module):
         return built
-    if variant.weights is not None:
-        weights.load_strict(built, weights.bundled(registry.locations()[method].package, variant.weights).path)
+    found = weights_of(method, variant, shelf)
+    if found is not None:
+        weights.load_strict(built, found.path)
     elif built.state_dict():
-        raise WeightsError(
-            f"{method}/{name} has no weights here: variants of released sizes take the release's checkpoint,"
-            " which this version cannot load yet; choose a 'mini' variant"
-        )
+        raise WeightsError(f"{method.id}/{variant} has no weights: its file names neither bundled nor published ones")
     module = built.to(device).eval().requires_grad_(requires_grad=False)
     return cast("T", module)

@@ -23,6 +23,7 @@ __all__ = [
     "Paper",
     "ReducedModel",
     "ReducerMethod",
+    "Release",
     "Tokenizer",
     "TokenizerInfo",
     "TokenizerMethod",
@@ -144,6 +145,26 @@ class Paper:
 
 
 @dataclass(frozen=True, slots=True)
+class Release:
+    """One file of weights that a method's authors published on the Hugging Face hub."""
+
+    repo: str
+    """As the hub names it: `owner/name`."""
+    file: str = "model.safetensors"
+    """Its path in the repository: safetensors, or what torch.save wrote of named tensors and nothing else."""
+    revision: str | None = None
+    """The commit that is meant, 40 hex digits; None where none is known."""
+    sha256: str | None = None
+    """Of the file at that commit; None where nobody could check it. Who downloads it then pins it first."""
+    licence: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name under which pins and records hold it."""
+        return f"{self.repo}/{self.file}"
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One named size of a method."""
 
@@ -151,6 +172,8 @@ class Variant:
     """Arguments of the architecture, as in the release's configuration."""
     weights: str | None = None
     """Name of a file in the package's `weights/` folder, without `.safetensors`; None if it has none there."""
+    release: Release | None = None
+    """Where its authors published its weights; nothing is downloaded unless somebody asks for it."""
     tokenizer: str | None = None
     """For a generator: the tokenizer it writes for, as `method/variant`."""
     note: str = ""

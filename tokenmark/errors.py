@@ -23,6 +23,10 @@ class UnknownNameError(TokenmarkError):
         super().__init__(f"unknown {kind} '{name}': {hint if choices else 'there are none'}")
 
 
+class MissingError(TokenmarkError):
+    """What others publish is not here; the message holds the command that gets it. Nothing is broken."""
+
+
 class MethodError(TokenmarkError):
     """A method was asked for something that it cannot do (a length, a budget, a backbone, an image)."""
 
@@ -31,12 +35,12 @@ class WeightsError(TokenmarkError):
     """A weights file is missing, altered, truncated, or does not fit the model."""
 
 
+class MissingWeightsError(WeightsError, MissingError):
+    """Weights that others published are not on this machine; says which, and the command that gets them."""
+
+
 class DataError(TokenmarkError):
     """A prepared data set is missing, altered or truncated."""
-
-
-class MissingError(TokenmarkError):
-    """What others publish is not here; the message holds the command that gets it. Nothing is broken."""
 
 
 class MissingDataError(DataError, MissingError):

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tokenmark import distances, networks, protocols, sets, tables
 from tokenmark.errors import DataError
-from tokenmark.networks import Weights
+from tokenmark.networks import Given
 from tokenmark.number_types import number_types
 from tokenmark.protocols import Protocol
 from tokenmark.protocols.libraries import LIBRARIES
@@ -46,7 +46,7 @@ class Row:
 
 
 def run(
-    judged: Path, reference: Path, names: Sequence[str], weights: Weights, device: torch.device, batch: int
+    judged: Path, reference: Path, names: Sequence[str], weights: Given, device: torch.device, batch: int
 ) -> list[Row]:
     """Measure under every named protocol.
 
@@ -72,7 +72,7 @@ def _row(
     protocol: Protocol,
     mine: ImageSet,
     theirs: ImageSet,
-    weights: Weights,
+    weights: Given,
     device: torch.device,
     batch: int,
     progress: Progress,
@@ -94,7 +94,7 @@ def _row(
     return Row(protocol, mine.n, n_reference, tuple(values), tuple(_notes(protocol, mine, weights)))
 
 
-def _notes(protocol: Protocol, mine: ImageSet, weights: Weights) -> list[str]:
+def _notes(protocol: Protocol, mine: ImageSet, weights: Given) -> list[str]:
     """What keeps the number from standing beside published ones."""
     notes = []
     if protocol.samples is not None and mine.n != protocol.samples:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tokenmark import extractors
-from tokenmark.extractors import Outputs, files
-from tokenmark.files import sha256_of
+from tokenmark.extractors import Outputs
 from tokenmark.measures import features as mini
 from tokenmark.protocols import Protocol
+from tokenmark.shelf import Shelf
+from tokenmark.weights import Weights
 
 EXTRACTORS = {"torch-fidelity": "inception", "pytorch-fid": "inception-pytorch-fid"}
 """A port's name among the extractors."""
@@ -21,31 +22,30 @@ Network: TypeAlias = Callable[[Tensor], Outputs]
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class Given:
     """A weights file in the published one's place, and the hash that it must have."""
 
     path: Path | None = None
     sha256: str | None = None
 
 
-PUBLISHED = Weights()
+PUBLISHED = Given()
 
 
-def check(protocol: Protocol, weights: Weights = PUBLISHED) -> dict[str, str]:
-    """SHA-256 of the weights that a protocol's network reads, by name; none where no images are compared.
+def check(protocol: Protocol, shelf: Shelf) -> Weights | None:
+    """The weights that a protocol's network reads, their bytes checked; None where no images are compared.
 
     Raises:
         WeightsError: they are missing or altered.
     """
     if protocol.port == "none":
-        return {}
+        return None
     if protocol.port == "mini-features":
-        return {protocol.port: mini.check(protocol.port).sha256}
-    file = extractors.recipe(EXTRACTORS[protocol.port]).file
-    return {file.name: sha256_of(files.found(file, weights.path, weights.sha256))}
+        return mini.check(protocol.port)
+    return extractors.check(EXTRACTORS[protocol.port], shelf)
 
 
-def load(protocol: Protocol, device: torch.device, weights: Weights = PUBLISHED) -> Network:
+def load(protocol: Protocol, device: torch.device, given: Given = PUBLISHED, shelf: Shelf | None = None) -> Network:
     """The feature network of a protocol, with its resize and number type.
 
     Raises:
@@ -57,10 +57,11 @@ def load(protocol: Protocol, device: torch.device, weights: Weights = PUBLISHED)
     return extractors.load(
         EXTRACTORS[protocol.port],
         device,
-        weights=weights.path,
-        sha256=weights.sha256,
+        weights=given.path,
+        sha256=given.sha256,
         resize=protocol.feature_resize,
         dtype=dtype,
+        shelf=shelf,
     )
 
 

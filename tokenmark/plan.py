@@ -7,18 +7,20 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tokenmark import __version__, backbones, build, networks, protocols, provenance, references, registry, weights
-from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod, Variant
+from tokenmark import __version__, backbones, build, networks, protocols, provenance, references, registry
+from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod
 from tokenmark.data import catalog
 from tokenmark.errors import SuiteError, TokenmarkError
 from tokenmark.measures import lpips
 from tokenmark.measures.throughput import Timing
 from tokenmark.protocols import Protocol
 from tokenmark.protocols.throughput import NO_DATA
+from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
 from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite
 from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import Context
+from tokenmark.weights import Weights
 
 SEEN = {"rfid", "inception-score", "gfid", "sfid", "precision-recall", "class-accuracy"}
 """Measures for which a feature network sees the images."""
@@ -31,6 +33,8 @@ class Planned:
     title: str
     spec: RunSpec | None = None
     problem: TokenmarkError | None = None
+    warnings: tuple[str, ...] = ()
+    """What its record must say of its weights."""
 
 
 def check_names(suite: Suite) -> None:
@@ -62,7 +66,7 @@ def _check_measures(job: Job, protocol: Protocol) -> None:
         return
     if protocol.data == NO_DATA:
         raise SuiteError(f"protocol {protocol.id} reads no data, so {job.method} has no accuracy there: {speed}")
-    if backbones.get(job.model).weights is None:
+    if backbones.get(job.model).random:
         raise SuiteError(f"{job.model} has random weights, so {job.method} has no accuracy on it: {speed}")
 
 
@@ -87,11 +91,14 @@ def plan(
             words = (word for name, word in part.items() if name != "precision")
             title = " ".join(str(word) for word in (job.method, *words) if word)
             try:
-                spec = _spec(suite, name, job, part, protocol, context, site, limit)
+                # weights first: nobody should prepare 10 GB of images for a method that cannot run
+                found = _weights(job, protocol, context.shelf)
+                spec = _spec(suite, name, job, part, protocol, context, site, found, limit)
             except TokenmarkError as error:
                 planned.append(Planned(title, problem=error))
             else:
-                planned.append(Planned(spec.title, spec))
+                warnings = tuple(text for each in found for text in each.warnings)
+                planned.append(Planned(spec.title, spec, warnings=warnings))
     return planned
 
 
@@ -130,10 +137,9 @@ def _spec(
     protocol: Protocol,
     context: Context,
     site: str,
+    found: list[Weights],
     limit: int | None,
 ) -> RunSpec:
-    # weights first: nobody should prepare 10 GB of images for a method that cannot run
-    weights_read = _weights(job, protocol)
     data, images = _data(job, protocol, context.data)
     measures = _measures(job)
     timed = "throughput" in measures
@@ -142,7 +148,7 @@ def _spec(
         task=job.task,
         method=job.method,
         implementation=registry.implementation(job.method),
-        weights=weights_read,
+        weights={each.name: each.sha256 for each in found},
         data=data,
         protocol=protocol.id,
         protocol_version=protocol.version,
@@ -187,31 +193,23 @@ def _timing(suite: Suite) -> dict[str, JsonValue]:
     return {key: _plain(value) for key, value in dataclasses.asdict(timing).items()}
 
 
-def _weights(job: Job, protocol: Protocol) -> dict[str, str]:
-    """Hashes of all weights that a run reads, checked against their cards."""
+def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
+    """All weights that a run reads, their bytes checked."""
     if isinstance(job, ClassificationJob):
-        name = backbones.get(job.model).weights
-        if name is None:
-            return {}
-        found = weights.bundled("tokenmark", name)
-        return {found.name: found.sha256}
-    hashes = networks.check(protocol) if set(_measures(job)) & SEEN else {}
-    if "lpips" in _measures(job):
-        hashes |= lpips.check("alex")
-    method: TokenizerMethod | GeneratorMethod
-    if isinstance(job, GenerationJob):
-        method = registry.get_as(GeneratorMethod, job.method)
-        chosen = registry.variant_of(method, job.variant)
-        decoder, size = build.tokenizer_of(method, chosen)
-        hashes |= _hash_of(decoder, registry.variant_of(registry.get_as(TokenizerMethod, decoder), size))
-    else:
-        method = registry.get_as(TokenizerMethod, job.method)
-        chosen = registry.variant_of(method, job.variant)
-    return hashes | _hash_of(job.method, chosen)
+        return _there([backbones.weights_of(job.model, shelf)])
+    measures = set(_measures(job))
+    seen_by = [networks.check(protocol, shelf) if measures & SEEN else None]
+    if "lpips" in measures:
+        seen_by.append(lpips.check("alex", shelf))
+    if isinstance(job, ReconstructionJob):
+        own = build.weights_of(registry.get_as(TokenizerMethod, job.method), job.variant, shelf)
+        return _there([own, *seen_by])
+    method = registry.get_as(GeneratorMethod, job.method)
+    decoder, size = build.tokenizer_of(method, registry.variant_of(method, job.variant))
+    pixels = build.weights_of(registry.get_as(TokenizerMethod, decoder), size, shelf)
+    return _there([build.weights_of(method, job.variant, shelf), pixels, *seen_by])
 
 
-def _hash_of(method: str, variant: Variant) -> dict[str, str]:
-    if variant.weights is None:
-        return {}
-    found = weights.bundled(registry.locations()[method].package, variant.weights)
-    return {found.name: found.sha256}
+def _there(found: list[Weights | None]) -> list[Weights]:
+    """Without those of methods that have none."""
+    return [each for each in found if each is not None]

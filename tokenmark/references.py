@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from tokenmark import distances, sets
 from tokenmark.data import catalog
 from tokenmark.errors import DataError, MissingDataError
-from tokenmark.files import sha256_of
+from tokenmark.files import digest_of
 from tokenmark.measures.moments import Gaussian
 from tokenmark.networks import Network
 from tokenmark.protocols import Protocol
@@ -48,7 +47,7 @@ def check(protocol: Protocol, folder: Path) -> dict[str, str]:
         place = protocol.split("generation")
         return {"/".join(place): catalog.load(*place, folder).manifest.sha256}
     path = _statistics_file(protocol, folder)
-    return {path.name: _sha256(path, path.stat().st_mtime_ns)}
+    return {path.name: digest_of(path)}
 
 
 def load(protocol: Protocol, network: Network, folder: Path, device: torch.device) -> Reference:
@@ -88,9 +87,3 @@ def _statistics_file(protocol: Protocol, folder: Path) -> Path:
     if not path.is_file():
         raise MissingDataError(f"{name} is not in {folder}: get it from {SOURCES[name]} and put it there")
     return path
-
-
-@lru_cache(maxsize=8)
-def _sha256(path: Path, _modified: int) -> str:
-    """Computed once a process while nothing touches the file."""
-    return sha256_of(path)

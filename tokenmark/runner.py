@@ -108,14 +108,14 @@ def run_all(
     """
     summary = Summary()
     world = world or World()
-    for item in planned:
+    for item in sorted(planned, key=lambda item: item.spec is not None):  # what cannot start is told first
         try:
             if item.spec is None:
                 raise item.problem or TokenmarkError(f"{item.title} cannot be planned")
             spec = item.spec
             record = world.lead(lambda spec=spec: results.find(spec))  # type: ignore[misc]
             if record is None:
-                record = _run(spec, results, context, watcher, checkpoint_seconds, world)
+                record = _run(spec, item.warnings, results, context, watcher, checkpoint_seconds, world)
                 summary.measured += 1
                 watcher.finished(record)
             else:
@@ -135,7 +135,13 @@ def run_all(
 
 
 def _run(
-    spec: RunSpec, results: Results, context: Context, watcher: Watcher, checkpoint_seconds: float, world: World
+    spec: RunSpec,
+    planned: Sequence[str],
+    results: Results,
+    context: Context,
+    watcher: Watcher,
+    checkpoint_seconds: float,
+    world: World,
 ) -> Record:
     clock = _Clock()
     torch.manual_seed(spec.seed)
@@ -148,7 +154,7 @@ def _run(
         progress = _Progress(session, state, spec.batch_size, watcher, start, stop)
         watcher.start(spec.title, stop - start, progress.done - start)
         world.together(progress.run)
-        warnings = _meet(session, progress, world)
+        warnings = [*planned, *_meet(session, progress, world)]
         clock.mark("images", state.seconds_before)
         return world.lead(lambda: _record(spec, session, warnings, results, context, watcher, clock))
 

@@ -1,32 +1,66 @@
-"""Weights are data: safetensors, loaded strictly by key, checked against the SHA-256 on their card.
+"""Weights are data: tensors read without running code, loaded strictly by key, from bytes whose SHA-256 is known.
 
 Bundled weights lie in a package's `weights/` folder as `<name>.safetensors` beside a card `<name>.toml`, which
-holds the hash, the recipe that trained them, its seed and data, and what they reach.
+holds the hash, the recipe that trained them, its seed and data, and what they reach. What others published is found
+by `tokenmark.shelf`.
 """
 
+import pickle
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from tokenmark import registry
+from tokenmark.contracts import Release
 from tokenmark.errors import WeightsError
-from tokenmark.files import sha256_of
+from tokenmark.files import digest_of
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One file that was published at an address of its own, with a hash that its publisher or its users state."""
+
+    name: str
+    source: str
+    """Where it is published, in words that fit behind 'from'."""
+    sha256: str
+    url: str
+
+    @property
+    def key(self) -> str:
+        """The name under which pins and records hold it."""
+        return self.name
+
+
+Published: TypeAlias = Release | WeightsFile
+"""Weights of others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A weights file whose bytes were found to be those that its card promises."""
+    """A weights file on this machine, and the SHA-256 of its bytes."""
 
     name: str
     path: Path
     sha256: str
-    card: dict[str, Any]
+    card: dict[str, Any] = field(default_factory=dict)
+    """What the repository says of weights of its own."""
+    published: bool = True
+    """False where a published hash is known and these bytes have another."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a record of these weights must say."""
+        if self.published:
+            return []
+        return [f"not comparable: {self.name} is not the published file (its SHA-256 is {self.sha256})"]
 
 
 def bundled(package: str, name: str) -> Weights:
@@ -44,7 +78,7 @@ def bundled(package: str, name: str) -> Weights:
         card = tomllib.loads(card_path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{card_path} cannot be read: {error}; take it from the repository again") from error
-    digest = sha256_of(path)
+    digest = digest_of(path)
     if digest != card.get("sha256"):
         raise WeightsError(
             f"{path} was altered or is truncated: its SHA-256 is {digest[:12]}..., its card says"
@@ -53,17 +87,31 @@ def bundled(package: str, name: str) -> Weights:
     return Weights(name, path, digest, card)
 
 
-def load_strict(module: nn.Module, path: Path) -> None:
-    """Fill a module from a safetensors file; keys and shapes must be exactly the module's.
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a file by torch.save that holds tensors and nothing else.
 
     Raises:
-        WeightsError: the file is not safetensors, or keys are missing, unexpected or of another shape.
+        WeightsError: it cannot be read, or holds anything but named tensors.
     """
     try:
-        tensors = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} is not a whole safetensors file: {error}") from error
-    fill_strict(module, tensors, path)
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} cannot be read as tensors alone: {reason}") from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise WeightsError(f"{path} does not hold named tensors: take a file with a state dictionary")
+    return tensors
+
+
+def load_strict(module: nn.Module, path: Path) -> None:
+    """Fill a module from a file of tensors (see `read`); keys and shapes must be exactly the module's.
+
+    Raises:
+        WeightsError: the file is no whole file of tensors, or keys are missing, unexpected or of another shape.
+    """
+    fill_strict(module, read(path), path)
 
 
 def fill_strict(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

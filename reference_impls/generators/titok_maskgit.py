@@ -8,7 +8,7 @@ from torch import Tensor
 from reference_impls.layers.bert import ImageBertModel
 from reference_impls.layers.masked_sampling import MaskedSampling, SamplerSettings
 from reference_impls.layers.uvit import UViT
-from tokenmark.contracts import GeneratorMethod, Paper, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, Paper, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "ImageBert", "MaskedSampling", "SamplerSettings", "UViTBert", "build", "release_arguments"]
 
@@ -106,12 +106,12 @@ METHOD = GeneratorMethod(
         "l32": Variant(
             config={**BASE_CONFIG, "image_seq_len": 32},
             tokenizer="titok/l32",
-            note="yucornetto/generator_titok_l32_imagenet",
+            release=Release("yucornetto/generator_titok_l32_imagenet", licence="Apache-2.0"),
         ),
         "b64": Variant(
             config={**BASE_CONFIG, "image_seq_len": 64},
             tokenizer="titok/b64",
-            note="yucornetto/generator_titok_b64_imagenet",
+            release=Release("yucornetto/generator_titok_b64_imagenet", licence="Apache-2.0"),
         ),
         "s128": Variant(
             config={
@@ -125,7 +125,7 @@ METHOD = GeneratorMethod(
                 "intermediate_size": 4096,
             },
             tokenizer="titok/s128",
-            note="yucornetto/generator_titok_s128_imagenet",
+            release=Release("yucornetto/generator_titok_s128_imagenet", licence="Apache-2.0"),
         ),
         "mini-16": Variant(
             config={

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reference_impls.layers.maskgit_conv import ConvDecoder, ConvEncoder
 from reference_impls.layers.quantizers import Quantized, TrainOutput, VectorQuantizer, at_least_float32
 from reference_impls.layers.token_checks import check_codes, check_images, check_length, pack_codes
-from tokenmark.contracts import MethodError, Paper, TokenizerInfo, TokenizerMethod, Tokens, Variant
+from tokenmark.contracts import MethodError, Paper, Release, TokenizerInfo, TokenizerMethod, Tokens, Variant
 
 __all__ = ["METHOD", "MaskGitVQ", "release_arguments"]
 
@@ -118,7 +118,7 @@ METHOD = TokenizerMethod(
                 "z_channels": 256,
                 "codebook_size": 1024,
             },
-            note="fun-research/TiTok, maskgit-vqgan-imagenet-f16-256.bin",
+            release=Release("fun-research/TiTok", "maskgit-vqgan-imagenet-f16-256.bin", licence="Apache-2.0"),
         ),
         "mini": Variant(
             config={

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reference_impls.layers.quantizers import TrainOutput
 from reference_impls.tokenizers.titok import MINI_CONFIG, TiTok, legacy_config
-from tokenmark.contracts import Paper, TokenizerMethod, Variant
+from tokenmark.contracts import Paper, Release, TokenizerMethod, Variant
 
 __all__ = ["METHOD", "OneDPiece"]
 
@@ -31,6 +31,14 @@ class OneDPiece(TiTok):
         return self.forward_train(images, tokens=self.draw_length(generator))
 
 
+S256_COMMIT = "250e95dcb0b29fcfeef4396d1788a9dbd18ca455"
+"""The commit that others have pinned before us; of the other sizes none is known."""
+
+
+def _release(size: str, revision: str | None = None) -> Release:
+    return Release(f"turing-motors/One-D-Piece-{size}-256", revision=revision, licence="Apache-2.0")
+
+
 METHOD = TokenizerMethod(
     id="one-d-piece",
     title="One-D-Piece",
@@ -43,9 +51,9 @@ METHOD = TokenizerMethod(
     ),
     build=OneDPiece,
     variants={
-        "s256": Variant(config=legacy_config("small", 256), note="turing-motors/One-D-Piece-S-256"),
-        "b256": Variant(config=legacy_config("base", 256), note="turing-motors/One-D-Piece-B-256"),
-        "l256": Variant(config=legacy_config("large", 256), note="turing-motors/One-D-Piece-L-256"),
+        "s256": Variant(config=legacy_config("small", 256), release=_release("S", S256_COMMIT)),
+        "b256": Variant(config=legacy_config("base", 256), release=_release("B")),
+        "l256": Variant(config=legacy_config("large", 256), release=_release("L")),
         "mini-16": Variant(
             config=MINI_CONFIG,
             weights="one-d-piece-mini-16",

@@ -18,7 +18,7 @@ from reference_impls.layers.quantizers import (
 from reference_impls.layers.titok_vit import SIZES, TiTokDecoder, TiTokEncoder, VitSize
 from reference_impls.layers.token_checks import check_codes, check_images, check_latents, check_length, pack_codes
 from reference_impls.tokenizers.maskgit_vq import MaskGitVQ
-from tokenmark.contracts import MethodError, Paper, TokenizerInfo, TokenizerMethod, Tokens, Variant
+from tokenmark.contracts import MethodError, Paper, Release, TokenizerInfo, TokenizerMethod, Tokens, Variant
 
 __all__ = ["METHOD", "TiTok", "legacy_config", "release_arguments"]
 
@@ -268,6 +268,10 @@ def _later_config(encoder: str, decoder: str, tokens: int, codebook: int | None,
     }
 
 
+def _release(name: str) -> Release:
+    return Release(f"yucornetto/tokenizer_titok_{name}_imagenet", licence="Apache-2.0")
+
+
 MINI_CONFIG: Mapping[str, Any] = {
     "image_size": 32,
     "encoder": {"width": 48, "layers": 4, "heads": 4, "patch_size": 4},
@@ -298,28 +302,20 @@ METHOD = TokenizerMethod(
     ),
     build=TiTok,
     variants={
-        "l32": Variant(config=legacy_config("large", 32), note="yucornetto/tokenizer_titok_l32_imagenet"),
-        "b64": Variant(config=legacy_config("base", 64), note="yucornetto/tokenizer_titok_b64_imagenet"),
-        "s128": Variant(config=legacy_config("small", 128), note="yucornetto/tokenizer_titok_s128_imagenet"),
-        "bl64-vq8k": Variant(
-            config=_later_config("base", "large", 64, 8192, 64), note="yucornetto/tokenizer_titok_bl64_vq8k_imagenet"
-        ),
-        "bl128-vq8k": Variant(
-            config=_later_config("base", "large", 128, 8192, 64), note="yucornetto/tokenizer_titok_bl128_vq8k_imagenet"
-        ),
-        "sl256-vq8k": Variant(
-            config=_later_config("small", "large", 256, 8192, 64), note="yucornetto/tokenizer_titok_sl256_vq8k_imagenet"
-        ),
+        "l32": Variant(config=legacy_config("large", 32), release=_release("l32")),
+        "b64": Variant(config=legacy_config("base", 64), release=_release("b64")),
+        "s128": Variant(config=legacy_config("small", 128), release=_release("s128")),
+        "bl64-vq8k": Variant(config=_later_config("base", "large", 64, 8192, 64), release=_release("bl64_vq8k")),
+        "bl128-vq8k": Variant(config=_later_config("base", "large", 128, 8192, 64), release=_release("bl128_vq8k")),
+        "sl256-vq8k": Variant(config=_later_config("small", "large", 256, 8192, 64), release=_release("sl256_vq8k")),
         "ll32-vae": Variant(
             config=_later_config("large", "large", 32, None, 16),
-            note="yucornetto/tokenizer_titok_ll32_vae_c16_imagenet",
+            release=_release("ll32_vae_c16"),
         ),
-        "bl64-vae": Variant(
-            config=_later_config("base", "large", 64, None, 16), note="yucornetto/tokenizer_titok_bl64_vae_c16_imagenet"
-        ),
+        "bl64-vae": Variant(config=_later_config("base", "large", 64, None, 16), release=_release("bl64_vae_c16")),
         "bl128-vae": Variant(
             config=_later_config("base", "large", 128, None, 16),
-            note="yucornetto/tokenizer_titok_bl128_vae_c16_imagenet",
+            release=_release("bl128_vae_c16"),
         ),
         "mini-16": Variant(
             config=MINI_CONFIG, weights="titok-mini-16", note="16 tokens of 32x32 images, trained in this repository"

@@ -46,9 +46,9 @@ def command(
     """
     from tokenmark import fid  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.bench import device_of  # noqa: PLC0415
-    from tokenmark.networks import Weights  # noqa: PLC0415
+    from tokenmark.networks import Given  # noqa: PLC0415
 
-    found = fid.run(judged, reference, names, Weights(weights, weights_sha256), device_of(device), batch_size)
+    found = fid.run(judged, reference, names, Given(weights, weights_sha256), device_of(device), batch_size)
     if as_json:
         rows: list[dict[str, Any]] = [row.to_dict() for row in found]
         click.echo(json.dumps(rows, indent=1))

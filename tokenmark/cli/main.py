@@ -10,7 +10,19 @@ import click
 from tokenmark import __version__
 from tokenmark.errors import TokenmarkError
 
-VERBS = ("list", "protocols", "prepare", "run", "throughput", "fid", "show", "compare", "leaderboard", "sync")
+VERBS = (
+    "list",
+    "protocols",
+    "prepare",
+    "weights",
+    "run",
+    "throughput",
+    "fid",
+    "show",
+    "compare",
+    "leaderboard",
+    "sync",
+)
 INTERRUPTED = 130
 
 

@@ -40,6 +40,20 @@ def device_option(function: F) -> F:
     )(function)
 
 
+def weights_option(function: F) -> F:
+    """`--weights`."""
+    return click.option(
+        "--weights",
+        "weights_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="TOKENMARK_WEIGHTS",
+        default=Path("weights"),
+        show_default=True,
+        show_envvar=True,
+        help="Folder of weights that others published.",
+    )(function)
+
+
 def data_option(function: F) -> F:
     """`--data`."""
     return click.option(

@@ -7,6 +7,8 @@ import click
 
 from tokenmark.cli.options import device_option, results_option, suites_option
 
+HUB = "hub"
+
 
 @click.command("run")
 @click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
@@ -29,6 +31,12 @@ from tokenmark.cli.options import device_option, results_option, suites_option
     show_default=True,
     help="Where sets go that are prepared from ImageNet as you have it.",
 )
+@click.option(
+    "--weights",
+    metavar="PATH|hub",
+    help="Folder of weights that others published; `hub` downloads what is pinned and missing (`tokenmark weights"
+    " --help`).  [default: TOKENMARK_WEIGHTS, or weights]",
+)
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
 @results_option
 @suites_option
@@ -39,6 +47,7 @@ def command(
     device: str,
     data: Path,
     prepared: Path,
+    weights: str | None,
     page: bool,
     results_folder: Path,
     suites_folder: Path,
@@ -54,11 +63,13 @@ def command(
       tokenmark run imagenet-reconstruction --data /data/imagenet --methods titok,one-d-piece
       tokenmark run imagenet-classification --data /data/imagenet --limit 1000
 
+
     What lacks data or weights is left out, with a line that says how to get them. Ends with status 0 if everything
     else is measured, 2 if something failed or nothing could be measured.
     """  # noqa: D301  click's own sign: lines that follow are not joined
     from tokenmark.bench import Bench  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.cli.source import ImageNetSource, places  # noqa: PLC0415
+    from tokenmark.shelf import Shelf  # noqa: PLC0415
     from tokenmark.terminal import console  # noqa: PLC0415
 
     folder, source = places(data, prepared, limit)
@@ -67,6 +78,7 @@ def command(
         data_folder=folder,
         device=device,
         checkpoint_seconds=float(os.environ.get("TOKENMARK_CHECKPOINT_SECONDS", "10")),
+        shelf=Shelf(download=True) if weights == HUB else Shelf(Path(weights)) if weights else Shelf(),
         source=ImageNetSource(source, console()) if source is not None else None,
     )
     named = tuple(name.strip() for given in methods for name in given.split(",") if name.strip())

@@ -4,7 +4,6 @@ A folder `<name>/<split>/` holds `images.npy` (uint8, `(N, H, W, 3)`), `labels.n
 `manifest.json`, which is written last: without it there is no data set.
 """
 
-import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy.typing as npt
 import pydantic
 
 from tokenmark.errors import DataError
-from tokenmark.files import canonical_json, sha256_of, sha256_text, write_atomic, writing
+from tokenmark.files import canonical_json, digest_of, sha256_of, sha256_text, write_atomic, writing
 
 if TYPE_CHECKING:
     import torch
@@ -175,7 +174,7 @@ def load(folder: Path) -> PreparedData:
     except (pydantic.ValidationError, json.JSONDecodeError) as error:
         raise DataError(f"{folder / MANIFEST} is not a manifest: {again}") from error
     for name, digest in ((IMAGES, manifest.images_sha256), (LABELS, manifest.labels_sha256)):
-        if not (folder / name).is_file() or _digest_of(folder / name) != digest:
+        if not (folder / name).is_file() or digest_of(folder / name) != digest:
             raise DataError(f"{folder / name} is missing, truncated or altered: {again}")
     try:
         images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
@@ -186,14 +185,3 @@ def load(folder: Path) -> PreparedData:
     if (images.shape, images.dtype, labels.shape, labels.dtype) != expected:
         raise DataError(f"{folder} does not hold what its manifest says: {again}")
     return PreparedData(manifest, images, labels)
-
-
-def _digest_of(path: Path) -> str:
-    facts = path.stat()
-    return _hashed(path.resolve(), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-
-
-@functools.lru_cache(maxsize=64)
-def _hashed(path: Path, *_facts: int) -> str:
-    """A file's SHA-256, computed once a process while nothing touches it: every run of a suite opens the same 10 GB."""
-    return sha256_of(path)

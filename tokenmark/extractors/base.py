@@ -8,8 +8,8 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from tokenmark.extractors.files import WeightsFile
 from tokenmark.resize import Resize
+from tokenmark.weights import Published
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 
@@ -58,7 +58,7 @@ class Extractor(nn.Module):
 class Recipe:
     """A named extractor: its weights, the resize that it is known with, and how it is built from tensors."""
 
-    file: WeightsFile
+    file: Published
     resize: str
     build: Callable[[Tensors, Path, Resize, torch.dtype], Extractor]
     """Tensors, the file that they came from, resize and number type; a WeightsError where they do not fit."""

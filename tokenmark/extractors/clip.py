@@ -12,8 +12,8 @@ from open_clip.transformer import QuickGELU, VisionTransformer
 from torch import Tensor, nn
 
 from tokenmark import weights
+from tokenmark.contracts import Release
 from tokenmark.extractors.base import Extractor, Outputs, Recipe, Tensors
-from tokenmark.extractors.files import WeightsFile
 from tokenmark.resize import Resize
 
 
@@ -57,11 +57,7 @@ def build(architecture: str, tensors: Tensors, path: Path, resize: Resize, dtype
 
 
 VIT_L14 = Recipe(
-    WeightsFile(
-        "clip-vit-l14-openai.safetensors",
-        "timm/vit_large_patch14_clip_224.openai on Hugging Face (open_clip_model.safetensors)",
-        None,
-    ),
+    Release("timm/vit_large_patch14_clip_224.openai", "open_clip_model.safetensors", licence="MIT"),
     "pil-bicubic",
     functools.partial(build, "ViT-L-14"),
 )

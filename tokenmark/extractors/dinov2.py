@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from tokenmark import weights
+from tokenmark.contracts import Release
 from tokenmark.extractors.base import Extractor, Outputs, Recipe, Tensors
-from tokenmark.extractors.files import WeightsFile
 from tokenmark.resize import Resize
 
 SIDE = 224
@@ -46,9 +46,7 @@ def build(architecture: str, tensors: Tensors, path: Path, resize: Resize, dtype
 
 
 VIT_L14 = Recipe(
-    WeightsFile(
-        "dinov2-vit-l14.safetensors", "timm/vit_large_patch14_dinov2.lvd142m on Hugging Face (model.safetensors)", None
-    ),
+    Release("timm/vit_large_patch14_dinov2.lvd142m", licence="Apache-2.0"),
     "pil-bicubic",
     functools.partial(build, "vit_large_patch14_dinov2"),
 )

@@ -14,8 +14,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from tokenmark.errors import WeightsError
 from tokenmark.extractors.base import Extractor, Outputs, Recipe, Tensors
-from tokenmark.extractors.files import WeightsFile
 from tokenmark.resize import Resize
+from tokenmark.weights import WeightsFile
 
 SIDE = 299
 SPATIAL_CHANNELS = 7
@@ -77,6 +77,7 @@ FILE = WeightsFile(
     "weights-inception-2015-12-05-6726825d.pth",
     "torch-fidelity's release v0.2.0 on GitHub",
     "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth",
 )
 """The bytes are those of pytorch-fid's pt_inception-2015-12-05-6726825d.pth."""
 

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018, arXiv 1801.03924), version 0.1: torchmetrics' network, with its weights from files.
 
 torchmetrics carries the linear layers on top. The backbone below is torchvision's, trained on ImageNet, which
-torchmetrics would download: here its file is found and checked like any other weights, and nothing is fetched.
+torchmetrics would download: here its file is found on the shelf and checked like any other weights.
 """
 
 from pathlib import Path
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
+from tokenmark import shelf as shelves
 from tokenmark import weights as strictly
 from tokenmark.errors import DataError
-from tokenmark.extractors import files
-from tokenmark.extractors.files import WeightsFile
-from tokenmark.files import sha256_of
+from tokenmark.shelf import Shelf
+from tokenmark.weights import Weights, WeightsFile
 
 Net = Literal["alex", "vgg"]
 """AlexNet is what the authors advise for measuring; some tokenizers report VGG, which they were trained with."""
@@ -25,11 +25,13 @@ FILES: dict[Net, WeightsFile] = {
         "alexnet-owt-7be5be79.pth",
         "torchvision (AlexNet_Weights.IMAGENET1K_V1)",
         "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     ),
     "vgg": WeightsFile(
         "vgg16-397923af.pth",
         "torchvision (VGG16_Weights.IMAGENET1K_V1)",
         "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        "https://download.pytorch.org/models/vgg16-397923af.pth",
     ),
 }
 
@@ -61,24 +63,30 @@ class LPIPS(nn.Module):
         return result.reshape(-1)
 
 
-def check(net: Net) -> dict[str, str]:
-    """SHA-256 of the backbone's weights by their file's name.
+def check(net: Net, shelf: Shelf | None = None) -> Weights:
+    """The published weights of a backbone, as they lie on the shelf (the default one if none is given).
 
     Raises:
         WeightsError: they are missing or altered.
     """
-    file = FILES[net]
-    return {file.name: sha256_of(files.found(file))}
+    return (shelf or Shelf()).find(FILES[net], f"lpips-{net}")
 
 
-def load(net: Net, device: torch.device, *, weights: Path | None = None, sha256: str | None = None) -> LPIPS:
-    """LPIPS on `device`, in evaluation mode; `weights` and `sha256` as in `extractors.load`.
+def load(
+    net: Net,
+    device: torch.device,
+    *,
+    weights: Path | None = None,
+    sha256: str | None = None,
+    shelf: Shelf | None = None,
+) -> LPIPS:
+    """LPIPS on `device`, in evaluation mode; `weights`, `sha256` and `shelf` as in `extractors.load`.
 
     Raises:
         WeightsError: the backbone's weights are missing, altered or do not fit.
     """
-    path = files.found(FILES[net], weights, sha256)
-    tensors = files.read(path)
+    path = (shelves.given(FILES[net], weights, sha256) if weights else check(net, shelf)).path
+    tensors = strictly.read(path)
     model = LPIPS(net)
     # Layers keep their number in torchvision's `features`, behind the name of the slice that they were put into.
     numbers = {key.partition(".")[2]: key for key in model.network.net.state_dict()}

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenmark.errors import MethodError
 from tokenmark.measures.base import Measure, State
 from tokenmark.records import Value
+from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
 
 
@@ -21,6 +22,8 @@ class Context:
 
     device: torch.device
     data: Path
+    shelf: Shelf = field(default_factory=Shelf)
+    """Where weights that others published lie."""
 
 
 @dataclass(slots=True)

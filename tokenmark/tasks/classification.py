@@ -31,7 +31,7 @@ class ClassificationSession:
 
     def __init__(self, spec: RunSpec, context: Context) -> None:
         self._spec, self._device = spec, context.device
-        self._contenders = Contenders(spec, context.device)
+        self._contenders = Contenders(spec, context.device, context.shelf)
         self._data = inputs_of(spec, self._contenders.backbone.shape, context)
         self.measures: dict[str, Measure] = (
             {"accuracy": Accuracy("top1", paired=True)} if "accuracy" in spec.measures else {}
@@ -50,7 +50,7 @@ class ClassificationSession:
     def finish(self, say: Callable[[str], None]) -> Outcome:
         """Accuracy, then cost, then speed, as far as they are asked for."""
         outcome = Outcome(computed(self.measures.values()), warnings=self._data.warnings)
-        if self._contenders.backbone.weights is None:
+        if self._contenders.backbone.random:
             outcome.details["weights"] = f"random, drawn from seed {self._spec.seed}; no accuracy was measured"
         if "cost" in self._spec.measures:
             say("cost")

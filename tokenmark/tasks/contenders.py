@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tokenmark import backbones, build
 from tokenmark.measures.audit import Contender
+from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
 
 METHOD, EAGER, FUSED, COMPILED = "method", "eager", "fused", "compiled"
@@ -23,12 +24,12 @@ class Contenders:
     Eager and fused share one set of weights. Accuracy is measured on `method` and `base`, which are timed too.
     """
 
-    def __init__(self, spec: RunSpec, device: torch.device) -> None:
-        self._spec, self._device = spec, device
+    def __init__(self, spec: RunSpec, device: torch.device, shelf: Shelf | None = None) -> None:
+        self._spec, self._device, self._shelf = spec, device, shelf or Shelf()
         self.dtype = DTYPES[spec.precision]
         name = spec.variant or ""
         self.backbone = backbones.get(name)
-        self.model = backbones.load(name, device, self.dtype, spec.seed)
+        self.model = backbones.load(name, device, self.dtype, spec.seed, self._shelf)
         self.reduced = build.reduced(spec.method, self.model, spec.settings)
         self.base = self._wrapped(self.model)
         self.method = self._wrapped(cast("nn.Module", self.reduced))
@@ -47,7 +48,7 @@ class Contenders:
         }
         if compile_too:
             try:
-                call = compiled(self._spec.variant or "", self._device, self.dtype, self._spec.seed)
+                call = compiled(self._spec.variant or "", self._device, self.dtype, self._spec.seed, self._shelf)
                 contenders[COMPILED] = Contender(call, FUSED)
             except Exception as error:  # noqa: BLE001  a compiler fails in many ways, and none may stop the run
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -70,14 +71,16 @@ def _shared_copy(model: nn.Module) -> nn.Module:
 
 
 @functools.cache
-def compiled(model: str, device: torch.device, dtype: torch.dtype, seed: int) -> Callable[[Tensor], Tensor]:
+def compiled(
+    model: str, device: torch.device, dtype: torch.dtype, seed: int, shelf: Shelf
+) -> Callable[[Tensor], Tensor]:
     """The unreduced classifier through torch.compile, tried once; one per process, for compiling takes a while.
 
     Raises:
         Exception: whatever torch says where it cannot compile (no C++ compiler on a processor, say).
     """
     backbone = backbones.get(model)
-    loaded = backbones.load(model, device, dtype, seed)
+    loaded = backbones.load(model, device, dtype, seed, shelf)
     call = backbones.Normalised(backbone, loaded).to(device).eval()
     fast = cast("Callable[[Tensor], Tensor]", torch.compile(call, dynamic=False))
     with torch.inference_mode():

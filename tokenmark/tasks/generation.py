@@ -59,9 +59,9 @@ class GenerationSession:
         self._protocol = protocols.get(spec.protocol)
         self._classes = self._protocol.classes or 0
         self._generator, self._settings = build.generator(
-            spec.method, spec.variant or "", str(spec.settings["preset"]), context.device
+            spec.method, spec.variant or "", str(spec.settings["preset"]), context.device, context.shelf
         )
-        self._network = networks.load(self._protocol, context.device)
+        self._network = networks.load(self._protocol, context.device, shelf=context.shelf)
         self._reference = references.load(self._protocol, self._network, context.data, context.device)
         self.total = spec.samples
         makers: dict[str, Callable[[], Measure]] = {

@@ -37,8 +37,10 @@ class ReconstructionSession:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
         self._data = catalog.load(*self._protocol.split("reconstruction"), context.data)
-        self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device)
-        self._network = networks.load(self._protocol, context.device) if SEEN & set(spec.measures) else None
+        self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device, context.shelf)
+        self._network = None
+        if SEEN & set(spec.measures):
+            self._network = networks.load(self._protocol, context.device, shelf=context.shelf)
         self._originals = originals(spec.protocol_sha256, tuple(spec.data.values()), spec.samples, context.device)
         self.total = spec.samples
         height, width = self._data.images.shape[1:3]
@@ -53,7 +55,7 @@ class ReconstructionSession:
             "inception-score": self._inception_score,
             "psnr": lambda: PixelMeasure("psnr"),
             "ssim": lambda: PixelMeasure("ssim"),
-            "lpips": lambda: PixelMeasure("lpips", lpips.load("alex", self._device)),
+            "lpips": lambda: PixelMeasure("lpips", lpips.load("alex", self._device, shelf=context.shelf)),
             "rate": lambda: Rate(height * width),
             "codebook": lambda: Codebook(info.codebook_sizes),
         }
