@@ -53,6 +53,7 @@ class Display:
         self._runs = self._ended = self._measured = 0
         self._begun = self._run_begun = time.perf_counter()
         self._first = self._total = 0
+        self._noted: set[str] = set()
 
     @contextlib.contextmanager
     def suite(self, title: str, runs: int) -> Iterator[None]:
@@ -93,7 +94,9 @@ class Display:
         numbers = ", ".join(f"{value.name} {value.value:.4g}" for value in found)
         self._end("[green]measured[/]", record.spec.title, f"{numbers} ({sum(record.durations.values()):.1f} s)")
         for warning in record.warnings:
-            self.note(f"{record.spec.title}: {warning}")
+            if warning not in self._noted:  # what holds for a whole suite is said once; each record has it
+                self._noted.add(warning)
+                self.note(f"{record.spec.title}: {warning}")
 
     def present(self, record: Record) -> None:
         """A run needs nothing."""

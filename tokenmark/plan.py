@@ -198,16 +198,20 @@ def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     if isinstance(job, ClassificationJob):
         return _there([backbones.weights_of(job.model, shelf)])
     measures = set(_measures(job))
-    seen_by = [networks.check(protocol, shelf) if measures & SEEN else None]
-    if "lpips" in measures:
-        seen_by.append(lpips.check("alex", shelf))
     if isinstance(job, ReconstructionJob):
         own = build.weights_of(registry.get_as(TokenizerMethod, job.method), job.variant, shelf)
-        return _there([own, *seen_by])
+        return _there([own, *_judges(measures, protocol, shelf)])
     method = registry.get_as(GeneratorMethod, job.method)
+    own = build.weights_of(method, job.variant, shelf)
     decoder, size = build.tokenizer_of(method, registry.variant_of(method, job.variant))
     pixels = build.weights_of(registry.get_as(TokenizerMethod, decoder), size, shelf)
-    return _there([build.weights_of(method, job.variant, shelf), pixels, *seen_by])
+    return _there([own, pixels, *_judges(measures, protocol, shelf)])
+
+
+def _judges(measures: set[str], protocol: Protocol, shelf: Shelf) -> list[Weights | None]:
+    """The weights of the networks by which images are measured."""
+    seen_by = networks.check(protocol, shelf) if measures & SEEN else None
+    return [seen_by, lpips.check("alex", shelf) if "lpips" in measures else None]
 
 
 def _there(found: list[Weights | None]) -> list[Weights]:
