@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.tokenmark.data import made_imagenet as made
+from tokenmark import suites
+from tokenmark.cli import run_
 from tokenmark.cli.main import status_of
 from tokenmark.data import prepared
 from tokenmark.data.crops import CROPS
@@ -53,7 +55,22 @@ def test_commands(tree, tmp_path, monkeypatch, command):
 
 def test_every_crop_rule_is_explained():
     table = TEXT[TEXT.index("## Crops") :]
-    assert re.findall(r"^\| `(\w[a-z-]+)` \|", table, re.MULTILINE) == sorted(CROPS)
+    assert re.findall(r"^\| `(\w[a-z0-9-]+)` \|", table, re.MULTILINE) == sorted(CROPS)
+
+
+def test_the_one_command_is_as_the_page_says():
+    """Its suites, their protocols and its options: none is missing, none is invented."""
+    head = TEXT[: TEXT.index("## Prepare it once")]
+    files = sorted((ROOT / "suites").glob("imagenet-*.toml"))
+    assert sorted(re.findall(r"^\| `(imagenet-\w+)` \|", head, re.MULTILINE)) == [path.stem for path in files]
+    protocols = head[head.index("stand under the protocols") :]
+    for path in files:
+        assert f"`{suites.load(path).protocol}`" in protocols
+    options = {name for parameter in run_.command.params for name in parameter.opts if name.startswith("--")}
+    named = set(re.findall(r"`(--[a-z]+)", head))
+    assert named - {"--nproc"} <= options
+    assert options - named == {"--method", "--page", "--suites"}
+    assert "bench-imagenet" in (ROOT / "noxfile.py").read_text()
 
 
 def test_messages_are_those_of_the_code():
