@@ -1,20 +1,20 @@
-"""Published weights by the names under which people ask for them."""
+"""Published weights by the names under which people ask for them.
+
+One name is looked up without importing what other names need: timm, open_clip and torchmetrics take seconds each.
+"""
 
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-import timm
-
-from tokenmark import backbones, extractors, registry, suites
+from tokenmark import extractors, registry
 from tokenmark.contracts import GeneratorMethod, Release, TokenizerMethod
 from tokenmark.errors import UnknownNameError, WeightsError
-from tokenmark.measures import lpips
 from tokenmark.shelf import Shelf
-from tokenmark.suites import ClassificationJob
 from tokenmark.weights import Published
+
+LPIPS = "lpips-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,9 @@ class Entry:
 
 def entries(suites_folder: Path | None = None) -> list[Entry]:
     """All that have a name of their own; of timm's many classifiers, those that the suites in a folder measure."""
-    found = [*_methods(), *_networks()]
+    found = [entry for name in registry.locations() for entry in _of_method(name)]
+    found += [_extractor(name) for name in extractors.PLACES]
+    found += _backbones_of_lpips()
     return found + [_classifier(name) for name in sorted(_measured(suites_folder))] if suites_folder else found
 
 
@@ -63,41 +65,62 @@ def get(name: str) -> Published:
         MethodError: a classifier of timm's without a tag.
         WeightsError: they are in the repository, or drawn: there is nothing to get.
     """
-    known = {entry.name: entry for entry in entries()}
-    if name not in known:
-        try:
-            known[name] = _classifier(name)
-        except UnknownNameError as error:
-            near = difflib.get_close_matches(name, timm.list_pretrained(), cutoff=0.8)
-            raise UnknownNameError("weights", name, [*known, *near]) from error
-    item = known[name].item
-    if item is None:
+    found = next((entry for entry in _candidates(name) if entry.name == name), None)
+    entry = found or _sought(name)
+    if entry.item is None:
         raise WeightsError(f"there is nothing to get for {name}: its weights are in the repository, or drawn")
-    return item
+    return entry.item
 
 
-def _methods() -> Iterator[Entry]:
-    for name in registry.locations():
-        method = registry.get(name)
-        if isinstance(method, TokenizerMethod | GeneratorMethod):
-            for size, variant in method.variants.items():
-                if variant.weights is not None or variant.release is not None:
-                    item = variant.release if variant.weights is None else None
-                    yield Entry(f"{name}/{size}", registry.kind_of(method), item)
+def _candidates(name: str) -> list[Entry]:
+    """Entries of the kind that a name says it is."""
+    method = name.partition("/")[0]
+    if method in registry.locations():
+        return list(_of_method(method))
+    if name in extractors.PLACES:
+        return [_extractor(name)]
+    return _backbones_of_lpips() if name.startswith(LPIPS) else []
 
 
-def _networks() -> Iterator[Entry]:
-    for name in extractors.PLACES:
-        yield Entry(name, "features", extractors.recipe(name).file)
-    for net in get_args(lpips.Net):
-        yield Entry(f"lpips-{net}", "LPIPS", lpips.FILES[net])
+def _sought(name: str) -> Entry:
+    """A classifier, or the error that names what is near."""
+    import timm  # noqa: PLC0415  as above
+
+    try:
+        return _classifier(name)
+    except UnknownNameError as error:
+        near = difflib.get_close_matches(name, timm.list_pretrained(), cutoff=0.8)
+        raise UnknownNameError("weights", name, [*(entry.name for entry in entries()), *near]) from error
+
+
+def _of_method(name: str) -> Iterator[Entry]:
+    method = registry.get(name)
+    if isinstance(method, TokenizerMethod | GeneratorMethod):
+        for size, variant in method.variants.items():
+            if variant.weights is not None or variant.release is not None:
+                item = variant.release if variant.weights is None else None
+                yield Entry(f"{name}/{size}", registry.kind_of(method), item)
+
+
+def _extractor(name: str) -> Entry:
+    return Entry(name, "features", extractors.recipe(name).file)
+
+
+def _backbones_of_lpips() -> list[Entry]:
+    from tokenmark.measures import lpips  # noqa: PLC0415  as above
+
+    return [Entry(f"{LPIPS}{net}", "LPIPS", file) for net, file in lpips.FILES.items()]
 
 
 def _classifier(name: str) -> Entry:
+    from tokenmark import backbones  # noqa: PLC0415  as above
+
     return Entry(name, "classifier", backbones.get(name).release)
 
 
 def _measured(folder: Path) -> set[str]:
+    from tokenmark import backbones, suites  # noqa: PLC0415  as above
+
     jobs = (job for path in sorted(folder.glob("*.toml")) for job in suites.load(path).jobs)
-    models = {job.model for job in jobs if isinstance(job, ClassificationJob)}
+    models = {job.model for job in jobs if isinstance(job, suites.ClassificationJob)}
     return {name for name in models if backbones.get(name).release is not None}

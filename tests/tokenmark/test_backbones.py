@@ -1,12 +1,14 @@
 """Classifiers by name."""
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 
 from tokenmark import backbones, weights
 from tokenmark.data import catalog
-from tokenmark.errors import UnknownNameError
+from tokenmark.errors import MethodError, MissingWeightsError, UnknownNameError, WeightsError
+from tokenmark.shelf import Shelf
 
 CPU = torch.device("cpu")
 
@@ -67,3 +69,76 @@ def test_layer_scale_does_not_hide_the_blocks():
 def test_an_unknown_timm_model():
     with pytest.raises(UnknownNameError, match="unknown timm model 'tst_vit': did you mean test_vit"):
         backbones.get("tst_vit.random")
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "mean"),
+    [
+        ("deit_small_patch16_224.fb_in1k", 224, (0.485, 0.456, 0.406)),
+        ("vit_base_patch16_224.augreg_in21k_ft_in1k", 224, (0.5, 0.5, 0.5)),
+        ("vit_large_patch16_384.augreg_in21k_ft_in1k", 384, (0.5, 0.5, 0.5)),
+    ],
+)
+def test_a_released_classifier_is_what_its_tag_says(name, side, mean):
+    backbone = backbones.get(name)
+    assert backbone.release.key == f"timm/{name}/model.safetensors"
+    assert (backbone.weights, backbone.random, backbone.shape, backbone.mean) == (None, False, (3, side, side), mean)
+    assert backbone.sizes["num_classes"] == 1000
+    assert backbone.release.licence == "apache-2.0"
+
+
+RELEASED = "test_vit.r160_in1k"
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    """A shelf with the smallest released classifier on it, of drawn weights."""
+    path = tmp_path / "timm--test_vit.r160_in1k" / "model.safetensors"
+    path.parent.mkdir()
+    safetensors.torch.save_file(timm.create_model("test_vit").state_dict(), path)
+    return Shelf(tmp_path)
+
+
+def test_a_released_classifier_from_the_shelf(shelf):
+    model = backbones.load(RELEASED, CPU, shelf=shelf)
+    found = backbones.weights_of(RELEASED, shelf)
+    written = safetensors.torch.load_file(found.path)
+    assert all(torch.equal(value, written[key]) for key, value in model.state_dict().items())
+    assert found.name == "timm/test_vit.r160_in1k/model.safetensors"
+    written["extra"] = written.pop("cls_token")
+    safetensors.torch.save_file(written, found.path)
+    with pytest.raises(WeightsError, match=r"1 missing \(cls_token\); 1 unexpected \(extra\)"):
+        backbones.load(RELEASED, CPU, shelf=shelf)
+
+
+def test_a_released_classifier_that_is_not_here(tmp_path):
+    with pytest.raises(MissingWeightsError, match=rf"{RELEASED} has no weights here: .*weights fetch {RELEASED}`"):
+        backbones.load(RELEASED, CPU, shelf=Shelf(tmp_path))
+
+
+def test_a_name_without_a_tag_lists_the_tags():
+    with pytest.raises(MethodError) as error:
+        backbones.get("vit_base_patch16_224")
+    assert "does not say which weights: choose vit_base_patch16_224.augreg2_in21k_ft_in1k, " in str(error.value)
+    assert str(error.value).endswith(" vit_base_patch16_224.random")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("deit_small_patch16_224.fb_in2k", "did you mean deit_small_patch16_224.fb_in1k"),
+        (
+            "deit_smal_patch16_224.fb_in1k",
+            "unknown timm model 'deit_smal_patch16_224': did you mean deit_small_patch16_",
+        ),
+        ("deit_smal_patch16_224", "unknown model 'deit_smal_patch16_224': did you mean deit_small_patch16_224"),
+    ],
+)
+def test_an_unknown_tag_or_model_suggests(name, message):
+    with pytest.raises(UnknownNameError, match=message):
+        backbones.get(name)
+
+
+def test_a_release_without_classes_is_no_classifier():
+    with pytest.raises(MethodError, match="was published without a classifier"):
+        backbones.get("vit_large_patch14_dinov2.lvd142m")

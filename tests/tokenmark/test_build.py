@@ -11,9 +11,11 @@ from reference_impls.reducers.tome import TomeSettings
 from tests.reference_impls import vits
 from tokenmark import backbones, build, registry, weights
 from tokenmark.contracts import GeneratorMethod, Tokenizer, TokenizerMethod, Variant
-from tokenmark.errors import SuiteError, TokenmarkError, UnknownNameError, WeightsError
+from tokenmark.errors import MissingWeightsError, SuiteError, TokenmarkError, UnknownNameError, WeightsError
+from tokenmark.shelf import Shelf
 
 CPU = torch.device("cpu")
+MINI = registry.get("maskgit-vq").variants["mini"]
 
 
 def test_a_tokenizer_with_its_weights():
@@ -32,10 +34,14 @@ def test_a_codec_needs_no_weights():
     assert codec.info.parameters == 0
 
 
-def test_a_variant_without_weights_here_is_refused():
+def test_a_variant_without_weights_here_is_refused(tmp_path, monkeypatch):
     """Random numbers must never be measured in silence."""
-    with pytest.raises(WeightsError, match="maskgit-vq/imagenet-f16-256 has no weights here"):
-        build.tokenizer("maskgit-vq", "imagenet-f16-256", CPU)
+    with pytest.raises(MissingWeightsError, match="maskgit-vq/imagenet-f16-256 has no weights here"):
+        build.tokenizer("maskgit-vq", "imagenet-f16-256", CPU, Shelf(tmp_path))
+    bare = dataclasses.replace(registry.get("maskgit-vq"), variants={"bare": Variant(MINI.config)})
+    monkeypatch.setattr(registry, "get", lambda _: bare)
+    with pytest.raises(WeightsError, match="maskgit-vq/bare has no weights: its file names neither"):
+        build.tokenizer("maskgit-vq", "bare", CPU, Shelf(tmp_path))
 
 
 def test_unknown_names():

@@ -103,15 +103,15 @@ def test_many_wrong_keys_are_counted(folder):
 def test_not_safetensors(folder, model, data):
     path = folder / "wrong.safetensors"
     path.write_bytes(data)
-    with pytest.raises(WeightsError, match="is not a whole safetensors file"):
+    with pytest.raises(WeightsError, match="cannot be read as tensors alone"):
         weights.load_strict(model, path)
 
 
 def test_a_torch_file_is_not_opened(folder, model):
     torch.save(model.state_dict(), folder / "wrong.safetensors")
-    with pytest.raises(WeightsError, match="is not a whole safetensors file"):
+    with pytest.raises(WeightsError, match="cannot be read as tensors alone"):
         weights.load_strict(model, folder / "wrong.safetensors")
-    with pytest.raises(WeightsError, match="is not a whole safetensors file"):
+    with pytest.raises(WeightsError, match="cannot be read as tensors alone"):
         weights.load_strict(model, folder / "absent.safetensors")
 
 
@@ -128,3 +128,43 @@ def test_every_bundled_file_is_its_cards(package_name):
         assert card["name"] == name
         held = safetensors.torch.load_file(found.path)
         assert all(value.isfinite().all() for value in held.values())
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_reads_what_was_written(tmp_path, suffix):
+    state = {"a": torch.rand(3), "b": torch.arange(2)}
+    path = tmp_path / f"net.{suffix}"
+    (torch.save if suffix == "pth" else safetensors.torch.save_file)(state, path)
+    got = weights.read(path)
+    assert got.keys() == state.keys()
+    assert all(torch.equal(got[key], state[key]) for key in state)
+
+
+class Harm:
+    def __reduce__(self):
+        return print, ("executed",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path, capsys):
+    torch.save({"a": Harm()}, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="cannot be read as tensors alone") as error:
+        weights.read(tmp_path / "net.pth")
+    assert "\n" not in str(error.value)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("data", [b"", b"no weights", pickle.dumps(3), b"PK\x03\x04 no archive"])
+def test_no_weights_file(tmp_path, suffix, data):
+    path = tmp_path / f"net.{suffix}"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"cannot be read as tensors alone|does not hold named tensors"):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("held", [[torch.zeros(1)], {"a": 1.0}, torch.zeros(2)])
+def test_something_else_than_named_tensors(tmp_path, held):
+    torch.save(held, tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="does not hold named tensors"):
+        weights.read(tmp_path / "net.pth")

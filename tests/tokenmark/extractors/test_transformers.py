@@ -104,7 +104,7 @@ def test_weights_of_another_model(load, small_clip):
 def test_every_name_has_a_recipe(name):
     recipe = extractors.recipe(name)
     assert recipe.resize in resize.RESIZES
-    assert recipe.file.name.endswith((".pth", ".safetensors"))
+    assert recipe.file.key.endswith((".pth", ".safetensors"))
 
 
 def test_the_architectures_exist():

@@ -1,14 +1,19 @@
 """LPIPS against its authors' package, both on one drawn backbone, with the linear layers that each of them carries."""
 
+import shutil
+
 import lpips as authors
 import pytest
 import torch
 import torchvision
 
 from tests.tokenmark.measures.test_pixels import pairs
-from tokenmark.errors import DataError, WeightsError
+from tokenmark import pins
+from tokenmark.errors import DataError, MissingWeightsError, WeightsError
 from tokenmark.files import sha256_of
 from tokenmark.measures import lpips, pixels
+from tokenmark.pins import Pin
+from tokenmark.shelf import Shelf
 
 CPU = torch.device("cpu")
 
@@ -77,8 +82,22 @@ def test_the_published_file_is_wanted(backbone, tmp_path):
     assert f"-{lpips.FILES[net].sha256[:8]}.pth" in lpips.FILES[net].name
     with pytest.raises(WeightsError, match=f"wanted is {lpips.FILES[net].sha256[:12]}"):
         lpips.load(net, CPU, weights=path)
-    with pytest.raises(WeightsError, match=r"is missing.*get it from torchvision"):
+    assert lpips.FILES[net].url.endswith(f"/{lpips.FILES[net].name}")
+    with pytest.raises(WeightsError, match=rf"absent\.pth is missing: it was to stand for {lpips.FILES[net].name}"):
         lpips.load(net, CPU, weights=tmp_path / "absent.pth")
+
+
+def test_a_backbone_that_is_not_on_the_shelf(backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    net, shelf = backbone[0], Shelf(tmp_path)
+    with pytest.raises(MissingWeightsError, match=f"lpips-{net} has no weights here.*weights fetch lpips-{net}`"):
+        lpips.load(net, CPU, shelf=shelf)
+    shutil.copy(backbone[2], tmp_path / lpips.FILES[net].name)
+    with pytest.raises(WeightsError, match="is another file or truncated"):
+        lpips.load(net, CPU, shelf=shelf)
+    pins.add(tmp_path, {lpips.FILES[net].key: Pin(sha256=sha256_of(backbone[2]))})
+    assert "not comparable" in lpips.check(net, shelf).warnings[0]
+    assert isinstance(lpips.load(net, CPU, shelf=shelf), lpips.LPIPS)
 
 
 def test_a_file_of_another_network(backbone, tmp_path):

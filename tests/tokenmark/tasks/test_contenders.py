@@ -7,6 +7,7 @@ from tests.tokenmark import make
 from tokenmark import backbones, build
 from tokenmark.errors import AuditError
 from tokenmark.measures import attention, audit
+from tokenmark.shelf import Shelf
 from tokenmark.tasks import contenders
 from tokenmark.tasks.contenders import EAGER, FUSED, METHOD, Contenders
 
@@ -74,7 +75,7 @@ def test_a_compiled_baseline_is_compared_with_the_fused_one(monkeypatch):
     monkeypatch.setattr(contenders, "compiled", lambda *arguments: asked.append(arguments) or torch.neg)
     made = of(precision="bfloat16", seed=3)
     assert made.all(compile_too=True)["compiled"] == audit.Contender(torch.neg, FUSED)
-    assert asked == [("vit-mini", CPU, torch.bfloat16, 3)]
+    assert asked == [("vit-mini", CPU, torch.bfloat16, 3, Shelf())]
 
 
 def test_random_weights_follow_the_seed():

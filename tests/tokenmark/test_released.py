@@ -1,0 +1,113 @@
+"""A released tokenizer from its file on the shelf to a measurement's plan: by official names, strictly, and as data."""
+
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+
+from reference_impls.tokenizers.titok import METHOD, TiTok, release_arguments
+from tests import vector_case
+from tests.tokenmark import make
+from tests.tokenmark.test_weights import Harm
+from tokenmark import build, pins, plan, registry, suites
+from tokenmark.contracts import GeneratorMethod, Release, TokenizerMethod, Variant
+from tokenmark.errors import MissingWeightsError, WeightsError
+from tokenmark.files import sha256_of
+from tokenmark.pins import Pin
+from tokenmark.shelf import Shelf
+from tokenmark.tasks.base import Context
+
+CPU = torch.device("cpu")
+VECTOR = vector_case.load("titok__legacy-tiny")
+CONFIG = release_arguments(VECTOR["config"])
+SAFE = Release("made/titok", sha256=make.digest("published"))
+PICKLE = Release("made/titok", "titok.bin")
+
+
+@pytest.fixture(scope="module")
+def module():
+    """TiTok of the vector's sizes, filled by the release's names."""
+    return vector_case.fill(TiTok(**CONFIG), VECTOR).float()
+
+
+@pytest.fixture
+def shelf(tmp_path, module, monkeypatch):
+    """A shelf with what a release of that module would be, in both kinds of file."""
+    variants = {"safe": Variant(CONFIG, release=SAFE), "pickle": Variant(CONFIG, release=PICKLE)}
+    made = dataclasses.replace(METHOD, variants={**METHOD.variants, **variants})
+    get = registry.get
+    monkeypatch.setattr(registry, "get", lambda name: made if name == "titok" else get(name))
+    shelf = Shelf(tmp_path / "shelf")
+    write(shelf, module.state_dict())
+    return shelf
+
+
+def write(shelf, state):
+    folder = shelf.folder / "made--titok"
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    torch.save(state, folder / "titok.bin")
+    pins.add(shelf.folder, {SAFE.key: Pin(sha256=sha256_of(folder / "model.safetensors"))})
+
+
+@pytest.mark.parametrize("variant", ["safe", "pickle"])
+def test_it_tokenizes_as_it_was_published(shelf, module, variant):
+    built = build.tokenizer("titok", variant, CPU, shelf)
+    images = vector_case.inputs(VECTOR)["image"].float()
+    codes = module.encode(images)
+    assert torch.equal(built.encode(images).codes, codes.codes)
+    assert torch.equal(built.decode(codes), module.decode(codes))
+
+
+@pytest.mark.parametrize("variant", ["safe", "pickle"])
+def test_other_keys_or_shapes_are_listed(shelf, module, variant):
+    state = module.state_dict()
+    state["quantise.embedding.weight"] = state.pop("quantize.embedding.weight")
+    state["latent_tokens"] = state["latent_tokens"][1:].clone()
+    write(shelf, state)
+    with pytest.raises(WeightsError) as error:
+        build.tokenizer("titok", variant, CPU, shelf)
+    message = str(error.value)
+    assert "1 missing (quantize.embedding.weight); 1 unexpected (quantise.embedding.weight)" in message
+    assert "1 mis-shaped (latent_tokens (9, 64) for (10, 64))" in message
+
+
+def test_code_in_a_pickle_is_not_run(shelf, module, capsys):
+    torch.save({**module.state_dict(), "latent_tokens": Harm()}, shelf.folder / "made--titok" / "titok.bin")
+    with pytest.raises(WeightsError, match=r"titok\.bin cannot be read as tensors alone"):
+        build.tokenizer("titok", "pickle", CPU, shelf)
+    assert "executed" not in capsys.readouterr().out
+
+
+TIMING = {"batches": [1], "min_seconds": 0.5, "min_rounds": 3}
+
+
+def suite(*variants):
+    jobs = [{"task": "reconstruction", "method": "titok", "variant": name, "measures": ["psnr"]} for name in variants]
+    facts = {"version": 1, "title": "Made", "protocol": "mini", "batch_size": 50}
+    return suites.Suite.model_validate({**facts, "timing": TIMING, "jobs": jobs})
+
+
+def test_a_run_names_the_bytes_and_what_is_not_the_published_file(shelf, context):
+    planned = plan.plan(suite("safe", "pickle", "l32"), "made", Context(CPU, context.data, shelf), "site")
+    safe, pickled, missing = planned
+    place = shelf.folder / "made--titok"
+    assert safe.spec.weights["made/titok/model.safetensors"] == sha256_of(place / "model.safetensors")
+    assert "made/titok/model.safetensors is not the published file" in safe.warnings[0]
+    assert (pickled.spec.weights["made/titok/titok.bin"], pickled.warnings) == (sha256_of(place / "titok.bin"), ())
+    assert missing.spec is None
+    assert isinstance(missing.problem, MissingWeightsError)
+    assert "`tokenmark weights fetch titok/l32`" in str(missing.problem)
+
+
+def test_every_variant_has_a_state_and_a_place_for_it():
+    """A variant of a learned method names bundled weights or a release, and no file is named twice."""
+    keys = []
+    for name in registry.locations():
+        method = registry.get(name)
+        if isinstance(method, TokenizerMethod | GeneratorMethod) and name not in ("jpeg", "webp"):
+            for size, variant in method.variants.items():
+                assert (variant.weights is None) != (variant.release is None), (name, size)
+                keys += [variant.release.key] if variant.release else []
+    assert len(set(keys)) == len(keys)
