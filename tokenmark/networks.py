@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenmark import extractors
+from tokenmark.errors import SuiteError
 from tokenmark.extractors import Outputs
 from tokenmark.measures import features as mini
 from tokenmark.protocols import Protocol
@@ -32,14 +33,14 @@ class Given:
 PUBLISHED = Given()
 
 
-def check(protocol: Protocol, shelf: Shelf) -> Weights | None:
-    """The weights that a protocol's network reads, their bytes checked; None where no images are compared.
+def check(protocol: Protocol, shelf: Shelf) -> Weights:
+    """The weights that a protocol's network reads, their bytes checked.
 
     Raises:
+        SuiteError: the protocol compares no images.
         WeightsError: they are missing or altered.
     """
-    if protocol.port == "none":
-        return None
+    _compares(protocol)
     if protocol.port == "mini-features":
         return mini.check(protocol.port)
     return extractors.check(EXTRACTORS[protocol.port], shelf)
@@ -49,8 +50,10 @@ def load(protocol: Protocol, device: torch.device, given: Given = PUBLISHED, she
     """The feature network of a protocol, with its resize and number type.
 
     Raises:
+        SuiteError: the protocol compares no images.
         WeightsError: its weights are missing or altered.
     """
+    _compares(protocol)
     if protocol.port == "mini-features":
         return _outputs_of(mini.load(protocol.port, device))
     dtype = torch.float64 if protocol.feature_dtype == "float64" else torch.float32
@@ -63,6 +66,14 @@ def load(protocol: Protocol, device: torch.device, given: Given = PUBLISHED, she
         dtype=dtype,
         shelf=shelf,
     )
+
+
+def _compares(protocol: Protocol) -> None:
+    if protocol.port == "none":
+        raise SuiteError(
+            f"protocol {protocol.id} has no feature network, so it compares no images: choose one that has"
+            " (`tokenmark protocols`)"
+        )
 
 
 def _outputs_of(network: mini.MiniFeatures) -> Network:

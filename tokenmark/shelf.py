@@ -93,7 +93,7 @@ class Shelf:
                 f"{name} has no weights here: {item.key} is missing, looked for at {here}; get it: {command}"
             )
         if pin is None or not known:
-            raise WeightsError(f"{name} is not pinned, so {item.key} is not downloaded: first run {to_pin}")
+            raise MissingWeightsError(f"{name} is not pinned, so {item.key} is not downloaded: first run {to_pin}")
         from tokenmark import fetching  # noqa: PLC0415  the hub's library takes a second, and is rarely needed
 
         fetching.fetch(item, pin, places[0])

@@ -123,3 +123,8 @@ def test_the_table_says_what_cannot_be_compared(folders, inception_file, capsys)
     assert max(len(line) for line in out.splitlines() if not line.startswith(("note", str(folders)))) <= 100
     assert "not the published file" in out
     assert "the protocol's is 50,000" in out
+
+
+def test_a_protocol_that_compares_no_images(fid, folders):
+    message = fid(folders / "a", folders / "b", "--protocol", "top1-crop875", status=2)
+    assert "protocol top1-crop875 has no feature network, so it compares no images" in message
