@@ -40,11 +40,11 @@ def device_option(function: F) -> F:
     )(function)
 
 
-def weights_option(function: F) -> F:
-    """`--weights`."""
+def shelf_option(function: F) -> F:
+    """`--shelf`."""
     return click.option(
-        "--weights",
-        "weights_folder",
+        "--shelf",
+        "shelf_folder",
         type=click.Path(path_type=Path, file_okay=False),
         envvar="TOKENMARK_WEIGHTS",
         default=Path("weights"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from tokenmark.cli.options import data_option, device_option, results_option, suites_option, weights_option
+from tokenmark.cli.options import data_option, device_option, results_option, shelf_option, suites_option
 
 
 @click.command("run")
@@ -13,7 +13,7 @@ from tokenmark.cli.options import data_option, device_option, results_option, su
 @click.option("--method", "methods", multiple=True, help="Only the jobs of this method; may be repeated.")
 @device_option
 @data_option
-@weights_option
+@shelf_option
 @click.option("--download", is_flag=True, help="Download weights that are pinned and not there yet.")
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
 @results_option
@@ -23,7 +23,7 @@ def command(
     methods: tuple[str, ...],
     device: str,
     data: Path,
-    weights_folder: Path,
+    shelf_folder: Path,
     download: bool,
     page: bool,
     results_folder: Path,
@@ -45,6 +45,6 @@ def command(
         data_folder=data,
         device=device,
         checkpoint_seconds=float(os.environ.get("TOKENMARK_CHECKPOINT_SECONDS", "10")),
-        shelf=Shelf(weights_folder, download),
+        shelf=Shelf(shelf_folder, download),
     )
     return bench.run(suite, suites_folder, methods, page=page)

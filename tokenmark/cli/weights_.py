@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tokenmark.cli.options import suites_option, weights_option
+from tokenmark.cli.options import shelf_option, suites_option
 from tokenmark.errors import TokenmarkError
 
 
@@ -29,9 +29,9 @@ def command(context: click.Context) -> None:
 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@weights_option
+@shelf_option
 @suites_option
-def list_(as_json: bool, weights_folder: Path, suites_folder: Path) -> None:
+def list_(as_json: bool, shelf_folder: Path, suites_folder: Path) -> None:
     """List weights by name: what they are for, where they come from, and how they stand.
 
     \b
@@ -45,7 +45,7 @@ def list_(as_json: bool, weights_folder: Path, suites_folder: Path) -> None:
     from tokenmark import catalogue, tables  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.shelf import Shelf  # noqa: PLC0415
 
-    shelf = Shelf(weights_folder)
+    shelf = Shelf(shelf_folder)
     rows = [
         {"name": entry.name, "kind": entry.kind, "from": entry.source, "state": entry.state(shelf)}
         for entry in catalogue.entries(suites_folder)
@@ -53,13 +53,13 @@ def list_(as_json: bool, weights_folder: Path, suites_folder: Path) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
-    tables.print_rows(f"Weights; those of others lie in {weights_folder}", rows)
+    tables.print_rows(f"Weights; those of others lie in {shelf_folder}", rows)
 
 
 @command.command("pin")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@weights_option
-def pin(names: tuple[str, ...], weights_folder: Path) -> int:
+@shelf_option
+def pin(names: tuple[str, ...], shelf_folder: Path) -> int:
     """Ask the hub which commit and SHA-256 it has of NAME, and write them into pins.toml. Downloads no weights.
 
     NAME is as `tokenmark weights list` shows it (titok/l32), or a classifier of timm's with its tag
@@ -75,18 +75,18 @@ def pin(names: tuple[str, ...], weights_folder: Path) -> int:
             click.echo(f"{name}: nothing to pin: {item.key} was published with its SHA-256, {item.sha256}")
             return
         offer = hub.offer(item)
-        pins.add(weights_folder, {item.key: offer.pin})
+        pins.add(shelf_folder, {item.key: offer.pin})
         click.echo(f"{name}: {item.key}, {offer.size:,} bytes{f', {item.licence}' if item.licence else ''}")
         click.echo(f"  revision {offer.pin.revision}\n  SHA-256  {offer.pin.sha256}")
-        click.echo(f"  written to {weights_folder / pins.FILE}: from here on these bytes are trusted, and no others")
+        click.echo(f"  written to {shelf_folder / pins.FILE}: from here on these bytes are trusted, and no others")
 
     return _each(names, one)
 
 
 @command.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
-@weights_option
-def fetch(names: tuple[str, ...], weights_folder: Path) -> int:
+@shelf_option
+def fetch(names: tuple[str, ...], shelf_folder: Path) -> int:
     """Download NAME as it is pinned; what is in the folder already is only checked.
 
     A file gets its name when its SHA-256 is the pinned one, never before. Stop it whenever you like: the same command
@@ -95,7 +95,7 @@ def fetch(names: tuple[str, ...], weights_folder: Path) -> int:
     from tokenmark import catalogue  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.shelf import Shelf  # noqa: PLC0415
 
-    shelf = Shelf(weights_folder, download=True)
+    shelf = Shelf(shelf_folder, download=True)
 
     def one(name: str) -> None:
         item = catalogue.get(name)

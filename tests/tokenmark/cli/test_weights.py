@@ -112,7 +112,7 @@ def test_mistakes_are_one_line(run, arguments, words):
 
 
 def test_one_failure_does_not_hold_up_the_others(run, tmp_path):
-    status, out, err = run("pin", "titok/l3", "inception", "--weights", tmp_path / "mine")
+    status, out, err = run("pin", "titok/l3", "inception", "--shelf", tmp_path / "mine")
     assert status == 2
     assert "unknown weights 'titok/l3'" in err
     assert "inception: nothing to pin: weights-inception-2015-12-05-6726825d.pth was published with its SHA-256" in out
