@@ -6,6 +6,7 @@ has random ones, for speed alone.
 """
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -71,8 +72,10 @@ def get(name: str) -> Backbone:
     architecture, dot, _ = name.partition(".")
     known = timm.list_models()
     if architecture not in known:
-        kind, others = ("timm model", ()) if dot else ("model", BACKBONES)
-        raise UnknownNameError(kind, architecture, [*others, *known])
+        if dot:
+            raise UnknownNameError("timm model", architecture, known)
+        near = difflib.get_close_matches(name, known, cutoff=0.8)
+        raise UnknownNameError("model", name, [*BACKBONES, *near])
     tags = timm.list_pretrained(f"{architecture}.*")
     if not dot:
         raise MethodError(f"{name} does not say which weights: choose {', '.join([*tags, name + RANDOM])}")

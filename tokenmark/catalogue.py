@@ -4,7 +4,7 @@ One name is looked up without importing what other names need: timm, open_clip a
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,47 @@ def get(name: str) -> Published:
     if entry.item is None:
         raise WeightsError(f"there is nothing to get for {name}: its weights are in the repository, or drawn")
     return entry.item
+
+
+def expanded(names: Iterable[str], suites_folder: Path) -> list[str]:
+    """Each name once; in a suite's place the names of all published weights that its jobs read."""
+    found: dict[str, None] = {}
+    for name in names:
+        path = suites_folder / f"{name}.toml"
+        found |= dict.fromkeys(_read_by(path) if path.is_file() else [name])
+    return list(found)
+
+
+def _read_by(path: Path) -> list[str]:
+    """Names of published weights that a suite's jobs read, in their order, the networks that judge first."""
+    from tokenmark import networks, plan, protocols, suites  # noqa: PLC0415  as above
+
+    suite = suites.load(path)
+    protocol = protocols.get(suite.protocol)
+    names: dict[str, None] = {}
+    for job in suite.jobs:
+        measures = set(plan.measures_of(job))
+        if measures & plan.SEEN and protocol.port in networks.EXTRACTORS:
+            names[networks.EXTRACTORS[protocol.port]] = None
+        if "lpips" in measures:
+            names[f"{LPIPS}alex"] = None
+        match job:
+            case suites.ClassificationJob():
+                names |= dict.fromkeys([job.model] if _classifier(job.model).item else [])
+            case _:
+                names |= dict.fromkeys(_of_variant(job.method, job.variant))
+    return list(names)
+
+
+def _of_variant(method: str, size: str) -> Iterator[str]:
+    """The name of a variant's weights, and of its tokenizer's, where they were published."""
+    found = registry.get(method)
+    if isinstance(found, TokenizerMethod | GeneratorMethod):
+        variant = registry.variant_of(found, size)
+        if variant.release is not None and variant.weights is None:
+            yield f"{method}/{size}"
+        if variant.tokenizer is not None:
+            yield from _of_variant(*variant.tokenizer.split("/", 1))
 
 
 def _candidates(name: str) -> list[Entry]:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tokenmark import distances, networks, protocols, sets, tables
+from tokenmark import distances, extractors, networks, protocols, sets, tables
 from tokenmark.errors import DataError
 from tokenmark.networks import Given
 from tokenmark.number_types import number_types
@@ -101,6 +101,8 @@ def _notes(protocol: Protocol, mine: ImageSet, weights: Given) -> list[str]:
         notes.append(f"N is {mine.n:,}, the protocol's is {protocol.samples:,}: not comparable with published numbers")
     if weights.path is not None:
         notes.append(f"weights are {weights.path.name}, not the published file: not comparable with published numbers")
+    elif protocol.port in networks.EXTRACTORS:
+        notes += extractors.check(networks.EXTRACTORS[protocol.port]).warnings
     if protocol.uint8_rule == "none":
         notes.append("the sets are 8-bit already: what this protocol says of floats has no effect")
     return notes

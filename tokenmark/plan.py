@@ -62,7 +62,7 @@ def _check_measures(job: Job, protocol: Protocol) -> None:
     speed = "list measures = ['cost', 'throughput']"
     if protocol.data == NO_DATA and not isinstance(job, ClassificationJob):
         raise SuiteError(f"protocol {protocol.id} reads no data, which {job.task} needs: choose another protocol")
-    if not isinstance(job, ClassificationJob) or "accuracy" not in _measures(job):
+    if not isinstance(job, ClassificationJob) or "accuracy" not in measures_of(job):
         return
     if protocol.data == NO_DATA:
         raise SuiteError(f"protocol {protocol.id} reads no data, so {job.method} has no accuracy there: {speed}")
@@ -70,7 +70,8 @@ def _check_measures(job: Job, protocol: Protocol) -> None:
         raise SuiteError(f"{job.model} has random weights, so {job.method} has no accuracy on it: {speed}")
 
 
-def _measures(job: Job) -> tuple[str, ...]:
+def measures_of(job: Job) -> tuple[str, ...]:
+    """What a job measures."""
     return tuple(job.measures if job.measures is not None else TASKS[job.task].usual)
 
 
@@ -141,7 +142,7 @@ def _spec(
     limit: int | None,
 ) -> RunSpec:
     data, images = _data(job, protocol, context.data)
-    measures = _measures(job)
+    measures = measures_of(job)
     timed = "throughput" in measures
     return RunSpec(
         suite=name,
@@ -197,7 +198,7 @@ def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     """All weights that a run reads, their bytes checked."""
     if isinstance(job, ClassificationJob):
         return _there([backbones.weights_of(job.model, shelf)])
-    measures = set(_measures(job))
+    measures = set(measures_of(job))
     if isinstance(job, ReconstructionJob):
         own = build.weights_of(registry.get_as(TokenizerMethod, job.method), job.variant, shelf)
         return _there([own, *_judges(measures, protocol, shelf)])

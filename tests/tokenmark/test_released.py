@@ -1,21 +1,25 @@
 """A released tokenizer from its file on the shelf to a measurement's plan: by official names, strictly, and as data."""
 
 import dataclasses
+import shutil
 
 import pytest
 import safetensors.torch
 import torch
+from rich.console import Console
 
-from reference_impls.tokenizers.titok import METHOD, TiTok, release_arguments
+from reference_impls.tokenizers.titok import METHOD, MINI_CONFIG, TiTok, release_arguments
 from tests import vector_case
 from tests.tokenmark import make
 from tests.tokenmark.test_weights import Harm
-from tokenmark import build, pins, plan, registry, suites
+from tokenmark import build, pins, plan, registry, runner, suites, weights
 from tokenmark.contracts import GeneratorMethod, Release, TokenizerMethod, Variant
+from tokenmark.display import Display
 from tokenmark.errors import MissingWeightsError, WeightsError
 from tokenmark.files import sha256_of
 from tokenmark.pins import Pin
 from tokenmark.shelf import Shelf
+from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 
 CPU = torch.device("cpu")
@@ -99,6 +103,45 @@ def test_a_run_names_the_bytes_and_what_is_not_the_published_file(shelf, context
     assert missing.spec is None
     assert isinstance(missing.problem, MissingWeightsError)
     assert "`tokenmark weights fetch titok/l32`" in str(missing.problem)
+
+
+class Told(Display):
+    """What a run tells, in its order."""
+
+    def __init__(self):
+        super().__init__(Console(quiet=True))
+        self.lines = []
+
+    def start(self, title, total, done):
+        self.lines.append(title)
+
+    def failed(self, title, error):
+        self.lines.append(str(error))
+
+
+def test_a_record_names_its_weights_and_warns_of_others_than_the_published(tmp_path, context, monkeypatch):
+    """What is missing is told before anything is measured, and holds nobody up."""
+    release = Release("made/mini", sha256=make.digest("published"))
+    own = weights.bundled("reference_impls", "titok-mini-16")
+    variants = {"own": Variant(MINI_CONFIG, release=release), "absent": Variant(MINI_CONFIG, release=SAFE)}
+    get = registry.get
+    made = dataclasses.replace(METHOD, variants=variants)
+    monkeypatch.setattr(registry, "get", lambda name: made if name == "titok" else get(name))
+    shelf = Shelf(tmp_path / "shelf")
+    shelf.places(release)[0].parent.mkdir(parents=True)
+    shutil.copy(own.path, shelf.places(release)[0])
+    pins.add(shelf.folder, {release.key: Pin(sha256=own.sha256)})
+    here = Context(CPU, context.data, shelf)
+    results, told = Results(tmp_path / "results"), Told()
+    with results.locked():
+        summary = runner.run_all(plan.plan(suite("own", "absent"), "made", here, "site"), results, here, told)
+    (record,) = summary.records
+    assert record.spec.weights["made/mini/model.safetensors"] == own.sha256
+    assert record.warnings == (
+        f"not comparable: made/mini/model.safetensors is not the published file (its SHA-256 is {own.sha256})",
+    )
+    assert "titok/absent has no weights here" in told.lines[0]
+    assert told.lines[1:] == ["titok/own"]
 
 
 def test_every_variant_has_a_state_and_a_place_for_it():

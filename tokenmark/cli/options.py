@@ -41,7 +41,7 @@ def device_option(function: F) -> F:
 
 
 def weights_option(function: F) -> F:
-    """`--weights`."""
+    """`--weights`, a folder."""
     return click.option(
         "--weights",
         "weights_folder",

@@ -63,7 +63,6 @@ def command(
       tokenmark run imagenet-reconstruction --data /data/imagenet --methods titok,one-d-piece
       tokenmark run imagenet-classification --data /data/imagenet --limit 1000
 
-
     What lacks data or weights is left out, with a line that says how to get them. Ends with status 0 if everything
     else is measured, 2 if something failed or nothing could be measured.
     """  # noqa: D301  click's own sign: lines that follow are not joined

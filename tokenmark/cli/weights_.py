@@ -1,7 +1,7 @@
 """`tokenmark weights`: what others published, on this machine's shelf."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
@@ -59,12 +59,14 @@ def list_(as_json: bool, weights_folder: Path, suites_folder: Path) -> None:
 @command.command("pin")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @weights_option
-def pin(names: tuple[str, ...], weights_folder: Path) -> int:
+@suites_option
+def pin(names: tuple[str, ...], weights_folder: Path, suites_folder: Path) -> int:
     """Ask the hub which commit and SHA-256 it has of NAME, and write them into pins.toml. Downloads no weights.
 
-    NAME is as `tokenmark weights list` shows it (titok/l32), or a classifier of timm's with its tag
-    (deit_small_patch16_224.fb_in1k). From then on only these bytes are taken under that name: trust begins here, so
-    compare the hash with one that you have from elsewhere if you can. To take what the hub has later, pin again.
+    NAME is as `tokenmark weights list` shows it (titok/l32), a classifier of timm's with its tag
+    (deit_small_patch16_224.fb_in1k), or a suite, for all that it reads (imagenet-reconstruction). From then on only
+    these bytes are taken under that name: trust begins here, so compare the hash with one that you have from elsewhere
+    if you can. To take what the hub has later, pin again.
     """
     from tokenmark import catalogue, hub, pins  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.contracts import Release  # noqa: PLC0415
@@ -80,14 +82,15 @@ def pin(names: tuple[str, ...], weights_folder: Path) -> int:
         click.echo(f"  revision {offer.pin.revision}\n  SHA-256  {offer.pin.sha256}")
         click.echo(f"  written to {weights_folder / pins.FILE}: from here on these bytes are trusted, and no others")
 
-    return _each(names, one)
+    return _each(catalogue.expanded(names, suites_folder), one)
 
 
 @command.command("fetch")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @weights_option
-def fetch(names: tuple[str, ...], weights_folder: Path) -> int:
-    """Download NAME as it is pinned; what is in the folder already is only checked.
+@suites_option
+def fetch(names: tuple[str, ...], weights_folder: Path, suites_folder: Path) -> int:
+    """Download NAME as it is pinned; what is in the folder already is only checked. A suite stands for all it reads.
 
     A file gets its name when its SHA-256 is the pinned one, never before. Stop it whenever you like: the same command
     goes on with what is not whole yet.
@@ -104,10 +107,10 @@ def fetch(names: tuple[str, ...], weights_folder: Path) -> int:
         for warning in found.warnings:
             click.echo(f"  {warning}")
 
-    return _each(names, one)
+    return _each(catalogue.expanded(names, suites_folder), one)
 
 
-def _each(names: tuple[str, ...], act: Callable[[str], None]) -> int:
+def _each(names: Iterable[str], act: Callable[[str], None]) -> int:
     """Do it for every name, whatever happens to the others; 2 if it failed for one."""
     status = 0
     for name in names:

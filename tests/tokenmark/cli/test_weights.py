@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -116,6 +117,20 @@ def test_one_failure_does_not_hold_up_the_others(run, tmp_path):
     assert status == 2
     assert "unknown weights 'titok/l3'" in err
     assert "inception: nothing to pin: weights-inception-2015-12-05-6726825d.pth was published with its SHA-256" in out
+
+
+def test_a_suite_stands_for_all_that_its_jobs_read():
+    folder = Path(__file__).parents[3] / "suites"
+    names = catalogue.expanded(["imagenet-generation", "titok/l32", "imagenet-throughput", "mini"], folder)
+    sizes = ("l32", "b64", "s128")
+    assert names == ["inception", *(f"{part}/{size}" for size in sizes for part in ("titok-maskgit", "titok"))]
+    names = catalogue.expanded(["imagenet-reconstruction", "imagenet-classification"], folder)
+    assert {"inception", "lpips-alex", "titok/bl64-vae", "one-d-piece/l256", "maskgit-vq/imagenet-f16-256"} <= set(
+        names
+    )
+    assert len(names) == len(set(names)) == 2 + 1 + 9 + 3 + 3
+    for name in names:
+        assert catalogue.get(name)
 
 
 def test_without_a_verb_it_explains_itself(run):
