@@ -6,8 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tokenmark import protocols
-from tokenmark.data import catalog
+from tokenmark import protocols, splits
 from tokenmark.protocols.throughput import NO_DATA
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context
@@ -58,12 +57,12 @@ def inputs_of(spec: RunSpec, shape: tuple[int, int, int], context: Context) -> I
     """The images of a run; noise has the `shape` that its model takes.
 
     Raises:
-        DataError: the data set is missing or altered.
+        DataError: the data set is missing, altered, or cropped by another rule than the protocol's.
     """
     protocol = protocols.get(spec.protocol)
     if protocol.data == NO_DATA:
         return Noise(shape, spec.seed)
-    return catalog.load(*protocol.split("classification"), context.data)
+    return splits.load(protocol, "classification", context.data)
 
 
 def filled(inputs: Inputs, batch: int, device: torch.device) -> Tensor:
