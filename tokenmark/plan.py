@@ -7,9 +7,8 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tokenmark import __version__, backbones, build, networks, protocols, provenance, references, registry
+from tokenmark import __version__, backbones, build, networks, protocols, provenance, references, registry, splits
 from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod
-from tokenmark.data import catalog
 from tokenmark.errors import SuiteError, TokenmarkError
 from tokenmark.measures import lpips
 from tokenmark.measures.throughput import Timing
@@ -175,9 +174,9 @@ def _data(job: Job, protocol: Protocol, folder: Path) -> tuple[dict[str, str], i
         if samples is None:
             raise SuiteError(f"protocol {protocol.id} fixes no number of samples: give job {job.method} its own")
         return references.check(protocol, folder), samples
-    place = protocol.split(job.task)
-    data = catalog.load(*place, folder)
-    return {"/".join(place): data.manifest.sha256}, len(data)
+    data = splits.load(protocol, job.task, folder)
+    n = len(data) if protocol.samples is None else min(len(data), protocol.samples)
+    return {"/".join(protocol.split(job.task)): data.manifest.sha256}, n
 
 
 def _timing(suite: Suite) -> dict[str, JsonValue]:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tokenmark import distances, sets
-from tokenmark.data import catalog
+from tokenmark import distances, sets, splits
 from tokenmark.errors import DataError, MissingDataError
 from tokenmark.files import digest_of
 from tokenmark.measures.moments import Gaussian
@@ -44,8 +43,8 @@ def check(protocol: Protocol, folder: Path) -> dict[str, str]:
         DataError: it is damaged.
     """
     if protocol.data is not None:
-        place = protocol.split("generation")
-        return {"/".join(place): catalog.load(*place, folder).manifest.sha256}
+        data = splits.load(protocol, "generation", folder)
+        return {"/".join(protocol.split("generation")): data.manifest.sha256}
     path = _statistics_file(protocol, folder)
     return {path.name: digest_of(path)}
 
@@ -59,7 +58,7 @@ def load(protocol: Protocol, network: Network, folder: Path, device: torch.devic
     """
     if protocol.data is None:
         return _of_file(sets.open_set(_statistics_file(protocol, folder)), network, device)
-    data = catalog.load(*protocol.split("generation"), folder)
+    data = splits.load(protocol, "generation", folder)
     images = sets.of_prepared(data, folder)
     seen = distances.of_set(images, network, device, BATCH, lambda _: None)
     spatial = Gaussian.of(seen.spatial) if seen.spatial is not None else None

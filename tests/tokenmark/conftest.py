@@ -18,6 +18,14 @@ def digits_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory):
+    """Inception's state dictionary with drawn numbers, in the place of the published file, which cannot be had here."""
+    from recipes import drawn  # torchvision comes with it, which few tests need
+
+    return drawn.inception(tmp_path_factory.mktemp("weights") / "inception.pth")
+
+
 @pytest.fixture
 def context(digits_folder):
     """The processor, and the digits."""

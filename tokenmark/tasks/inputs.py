@@ -6,8 +6,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tokenmark import protocols
-from tokenmark.data import catalog
+from tokenmark import protocols, splits
+from tokenmark.errors import DataError
 from tokenmark.protocols.throughput import NO_DATA
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context
@@ -58,12 +58,20 @@ def inputs_of(spec: RunSpec, shape: tuple[int, int, int], context: Context) -> I
     """The images of a run; noise has the `shape` that its model takes.
 
     Raises:
-        DataError: the data set is missing or altered.
+        DataError: the data set is missing, altered, cropped by another rule than the protocol's, or of another size
+            than the model takes.
     """
     protocol = protocols.get(spec.protocol)
     if protocol.data == NO_DATA:
         return Noise(shape, spec.seed)
-    return catalog.load(*protocol.split("classification"), context.data)
+    data = splits.load(protocol, "classification", context.data)
+    if data.images.shape[1:3] != shape[1:]:
+        height, width = data.images.shape[1:3]
+        raise DataError(
+            f"{spec.variant} takes images of {shape[1]} x {shape[2]} px, but {protocol.data} has {height} x {width}:"
+            " choose another protocol or model"
+        )
+    return data
 
 
 def filled(inputs: Inputs, batch: int, device: torch.device) -> Tensor:

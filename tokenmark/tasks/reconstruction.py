@@ -7,10 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tokenmark import build, networks, protocols
+from tokenmark import build, networks, protocols, splits
 from tokenmark.autocast import autocast
 from tokenmark.contracts import Tokens
-from tokenmark.data import catalog
 from tokenmark.errors import DataError
 from tokenmark.measures import lpips
 from tokenmark.measures.base import Measure
@@ -20,6 +19,7 @@ from tokenmark.measures.inception_score import ORDERS, InceptionScoreMeasure
 from tokenmark.measures.pixels import PixelMeasure
 from tokenmark.measures.reference import ReferenceRows, Rows
 from tokenmark.pictures import grid
+from tokenmark.protocols import Protocol
 from tokenmark.quantise import quantised
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
@@ -30,13 +30,26 @@ SEEN = {"rfid", "inception-score"}
 """Measures for which the feature network sees the images."""
 
 
+def noise_of(protocol: Protocol, seed: int, start: int) -> torch.Generator:
+    """What a stochastic encoder draws from for the batch that begins at image `start`.
+
+    Raises:
+        DataError: the protocol leaves it to whoever made the images.
+    """
+    if protocol.stochastic_encoder == "seeded-per-batch":
+        return torch.Generator().manual_seed(seed + start)
+    raise DataError(
+        f"protocol {protocol.id} says no noise for a stochastic encoder: choose one made for reconstruction"
+    )
+
+
 class ReconstructionSession:
     """A tokenizer under measurement."""
 
     def __init__(self, spec: RunSpec, context: Context) -> None:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
-        self._data = catalog.load(*self._protocol.split("reconstruction"), context.data)
+        self._data = splits.load(self._protocol, "reconstruction", context.data)
         self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device, context.shelf)
         self._network = None
         if SEEN & set(spec.measures):
@@ -66,7 +79,7 @@ class ReconstructionSession:
         return InceptionScoreMeasure(protocol.splits(n), ORDERS[protocol.order], self._spec.seed)
 
     def _reconstruct(self, originals: Tensor, start: int) -> tuple[Tensor, Tokens]:
-        noise = torch.Generator().manual_seed(self._spec.seed + start) if self._info.stochastic else None
+        noise = noise_of(self._protocol, self._spec.seed, start) if self._info.stochastic else None
         with autocast(self._protocol, self._device):
             tokens = self._tokenizer.encode(originals, self._spec.tokens, noise)
             decoded = self._tokenizer.decode(tokens)

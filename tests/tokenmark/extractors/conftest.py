@@ -1,41 +1,10 @@
-"""Seeded state files that stand for weights which cannot be had here."""
-
-import math
+"""Extractors of drawn numbers, and images to put through them."""
 
 import pytest
 import torch
-from torch_fidelity import feature_extractor_inceptionv3 as port
 
 from tokenmark import extractors
 from tokenmark.files import sha256_of
-
-
-def seeded(module, seed=0):
-    """Every parameter and buffer drawn anew, so that activations neither vanish nor grow through ReLUs."""
-    generator = torch.Generator().manual_seed(seed)
-    state = {}
-    for key, value in module.state_dict().items():
-        if not value.is_floating_point():
-            state[key] = value
-        elif value.ndim > 1:
-            state[key] = torch.randn(value.shape, generator=generator) * math.sqrt(2.0 / value[0].numel())
-        elif key.endswith(("running_var", "norm.weight", "bn.weight")):
-            state[key] = 0.5 + torch.rand(value.shape, generator=generator)
-        else:
-            state[key] = 0.1 * torch.randn(value.shape, generator=generator)
-    return state
-
-
-@pytest.fixture(scope="session")
-def inception_file(tmp_path_factory):
-    """Inception's state dictionary with drawn numbers, as torch-fidelity's own constructor reads it."""
-    with pytest.MonkeyPatch.context() as patch:  # the constructor loads a state: keep it from looking for one
-        patch.setattr(port, "load_state_dict_from_url", lambda *_args, **_more: {})
-        patch.setattr(port.FeatureExtractorInceptionV3, "load_state_dict", lambda *_args: None)
-        network = port.FeatureExtractorInceptionV3("inception", ["2048"])
-    path = tmp_path_factory.mktemp("weights") / "inception.pth"
-    torch.save(seeded(network), path)
-    return path
 
 
 @pytest.fixture(scope="session")

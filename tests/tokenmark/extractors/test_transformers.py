@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torchvision.transforms import functional as tv
 
-from tests.tokenmark.extractors.conftest import pictures, seeded
+from recipes.drawn import drawn
+from tests.tokenmark.extractors.conftest import pictures
 from tokenmark import extractors, resize
 from tokenmark.errors import WeightsError
 from tokenmark.extractors import clip, dinov2
@@ -38,7 +39,7 @@ def load(tmp_path, monkeypatch):
 def test_dinov2_gives_the_class_token_behind_the_last_norm(load, monkeypatch):
     create = functools.partial(timm.create_model, "vit_small_patch14_dinov2", **SMALL, init_values=0.5)
     monkeypatch.setattr(dinov2.timm, "create_model", lambda _name, **more: create(**more))
-    state = seeded(create(img_size=224, num_classes=0))
+    state = drawn(create(img_size=224, num_classes=0))
     images = pictures(64)
     got = load(functools.partial(dinov2.build, "vit_small_patch14_dinov2"), state)
     theirs = create(img_size=224, num_classes=0).eval()
@@ -56,7 +57,7 @@ def test_dinov2_takes_the_published_files_positions(load, monkeypatch):
     """They are of 518 px: 37 x 37 patches and the class token."""
     create = functools.partial(timm.create_model, "vit_small_patch14_dinov2", **SMALL)
     monkeypatch.setattr(dinov2.timm, "create_model", lambda _name, **more: create(**more))
-    state = seeded(create(img_size=518, num_classes=0))
+    state = drawn(create(img_size=518, num_classes=0))
     assert state["pos_embed"].shape == (1, 1370, 48)
     got = load(functools.partial(dinov2.build, "vit_small_patch14_dinov2"), state)
     assert got.model.pos_embed.shape == (1, 257, 48)
@@ -79,7 +80,7 @@ def small_clip(tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_clip_gives_open_clips_image_embedding(load, small_clip, dtype):
-    state = seeded(small_clip)
+    state = drawn(small_clip)
     small_clip.load_state_dict(state)
     images = pictures(64)
     got = load(functools.partial(clip.build, "made-clip"), state, dtype=dtype)
@@ -94,7 +95,7 @@ def test_clip_gives_open_clips_image_embedding(load, small_clip, dtype):
 
 
 def test_weights_of_another_model(load, small_clip):
-    state = seeded(small_clip)
+    state = drawn(small_clip)
     del state["visual.proj"]
     with pytest.raises(WeightsError, match=r"1 missing \(proj\)"):
         load(functools.partial(clip.build, "made-clip"), state)

@@ -1,8 +1,10 @@
 """Where images come from."""
 
+import pytest
 import torch
 
 from tests.tokenmark import make
+from tokenmark.errors import DataError
 from tokenmark.tasks.inputs import Noise, filled, inputs_of
 
 CPU = torch.device("cpu")
@@ -24,7 +26,12 @@ def test_noise_is_of_the_seed_and_the_place():
 def test_a_protocol_without_data_gives_noise_of_the_models_shape(context):
     spec = make.spec(task="classification", protocol="throughput", seed=5)
     assert inputs_of(spec, (3, 8, 8), context) == Noise((3, 8, 8), 5)
-    assert len(inputs_of(make.spec(task="classification"), (3, 8, 8), context)) == 500
+    assert len(inputs_of(make.spec(task="classification"), (3, 32, 32), context)) == 500
+
+
+def test_images_of_another_size_than_the_models(context):
+    with pytest.raises(DataError, match="q50 takes images of 8 x 8 px, but digits-32 has 32 x 32"):
+        inputs_of(make.spec(task="classification"), (3, 8, 8), context)
 
 
 def test_a_batch_larger_than_the_data_repeats_them(context):
