@@ -255,8 +255,12 @@ class Checkpoint:
             return 0, 0.0, {}
 
     def due(self) -> bool:
-        """Whether it is time to save: not so often that saving takes a share of the run that one would notice."""
-        return time.perf_counter() - self._saved >= max(self._every, SAVING_PAUSE * self._took)
+        """Whether it is time to save: not so often that saving takes a share of the run that one would notice.
+
+        Who asks for no seconds at all between two savings gets one after every batch.
+        """
+        pause = max(self._every, SAVING_PAUSE * self._took) if self._every else 0.0
+        return time.perf_counter() - self._saved >= pause
 
     def save(self, done: int, state: State) -> None:
         """Write the state atomically."""

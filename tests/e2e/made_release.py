@@ -10,10 +10,9 @@ import numpy as np
 import safetensors.torch
 import timm
 import torch
-from torch_fidelity import feature_extractor_inceptionv3 as port
 from torchvision.models import alexnet
 
-from tests.tokenmark.extractors.conftest import seeded
+from recipes import drawn
 from tokenmark import registry
 from tokenmark.extractors.inception import FILE as INCEPTION
 from tokenmark.files import sha256_of
@@ -79,10 +78,9 @@ def write_shelf(folder: Path) -> Path:
     generator = registry.get("titok-maskgit").build(tokenizer, **sizes["WRITER"])
     classifier = timm.create_model(CLASSIFIER, pretrained=False)
     saved = {
-        "made--vq/model.safetensors": seeded(tokenizer, 1),
+        "made--vq/model.safetensors": drawn.drawn(tokenizer, 1),
         "made--maskgit/pytorch_model.bin": generator.state_dict(),
         f"timm--{CLASSIFIER}/model.safetensors": classifier.state_dict(),
-        INCEPTION.name: seeded(_inception(), 2),
         FILES["alex"].name: alexnet(weights=None).state_dict(),
     }
     for name, state in saved.items():
@@ -90,20 +88,11 @@ def write_shelf(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = {key: value.contiguous() for key, value in state.items()}
         safetensors.torch.save_file(whole, path) if path.suffix == ".safetensors" else torch.save(whole, path)
+    drawn.inception(folder / INCEPTION.name, 2)
     names = (INCEPTION.name, FILES["alex"].name)
     pins = "".join(f'["{name}"]\nsha256 = "{sha256_of(folder / name)}"\n' for name in names)
     (folder / "pins.toml").write_text(pins)
     return folder
-
-
-def _inception() -> torch.nn.Module:
-    constructor = port.FeatureExtractorInceptionV3
-    load, port.load_state_dict_from_url = port.load_state_dict_from_url, lambda *_, **__: {}
-    fill, constructor.load_state_dict = constructor.load_state_dict, lambda *_: None
-    try:
-        return constructor("inception", ["2048"])
-    finally:
-        port.load_state_dict_from_url, constructor.load_state_dict = load, fill
 
 
 def write_statistics(folder: Path) -> Path:
