@@ -135,7 +135,7 @@ def stopped(done: Done) -> None:
         ("faults.at_write('*/state.npz', 5, 'after', faults.interrupt)", 100),
         # PSNR, then SSIM: the fifth batch is in one and not in the other
         ("faults.at_call('tokenmark.measures.pixels', 'PixelMeasure.update', 10, faults.interrupt)", 80),
-        ("faults.at_call('tokenmark.measures.frechet', 'FrechetDistance.compute', 1, faults.interrupt)", 500),
+        ("faults.at_call('tokenmark.measures.frechet', 'PairedDistance.compute', 1, faults.interrupt)", 500),
     ],
     ids=["before-a-state", "after-a-state", "between-two-measures", "at-the-end"],
 )
