@@ -106,6 +106,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def movement(session: nox.Session) -> None:
+    """Measure how far images move under each protocol, for docs/protocols.md: `-- --weights PATH` of Inception."""
+    env = install(session, "bench")
+    session.run("python", "-m", "recipes.movement", *session.posargs, env=env)
+
+
+@nox.session
 def ui(session: nox.Session) -> None:
     """Open MLflow's own page on the run store (http://127.0.0.1:5000); ctrl-C ends it."""
     env = install(session, "ui", project=False)
