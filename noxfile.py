@@ -20,6 +20,8 @@ KINDS = {
     "ui": ("locks/ui.in",),
 }
 """Kinds of environment and what is wanted in each; `locks/<kind>.txt` is what is installed."""
+BENCHMARKS = ("measures", "reading", "engine")
+"""Parts of `bench-measures`."""
 
 
 def install(session: nox.Session, kind: str, *, project: bool = True) -> dict[str, str]:
@@ -50,9 +52,11 @@ def bench_imagenet(session: nox.Session) -> None:
 
 @nox.session(name="bench-measures")
 def bench_measures(session: nox.Session) -> None:
-    """Time the measures beside torch-fidelity and scipy, and write docs/measured.md; `-- --help` tells of sizes."""
+    """Measure Tokenmark itself, write docs/measured.md; `-- PART [--help]` takes one of measures, reading, engine."""
     env = install(session, "bench")
-    session.run("python", "-m", "benchmarks.measures", *session.posargs, env=env)
+    parts, options = (session.posargs[:1], session.posargs[1:]) if session.posargs else (BENCHMARKS, [])
+    for part in parts:
+        session.run("python", "-m", f"benchmarks.{part}", *options, env=env)
 
 
 @nox.session(name="bench-throughput")
@@ -103,6 +107,13 @@ def docs(session: nox.Session) -> None:
     """Write what README.md and docs/weights.md say of today's records and weights."""
     env = install(session, "bench")
     session.run("python", "-m", "recipes.docs", *session.posargs, env=env)
+
+
+@nox.session
+def movement(session: nox.Session) -> None:
+    """Measure how far images move under each protocol, for docs/protocols.md: `-- --weights PATH` of Inception."""
+    env = install(session, "bench")
+    session.run("python", "-m", "recipes.movement", *session.posargs, env=env)
 
 
 @nox.session

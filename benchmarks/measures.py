@@ -1,7 +1,5 @@
-"""`nox -s bench-measures`: the measures' speed beside torch-fidelity's and scipy's own use."""
+"""`nox -s bench-measures -- measures`: the measures' speed beside torch-fidelity's and scipy's own use."""
 
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -138,8 +136,7 @@ def main(samples: int, dimensions: int, rounds: int, device: str, output: Path) 
     """Measure, print the table, and write it into docs/measured.md."""
     place = torch.device(device)
     shown = report.table(measured(samples, dimensions, rounds, place))
-    command = shlex.join(["nox", "-s", "bench-measures", *(["--", *sys.argv[1:]] if sys.argv[1:] else [])])
-    text = f"## Measures\n\n`{command}` on {report.machine(place, LIBRARIES)}.\n\n{shown}\n"
+    text = f"## Measures\n\n`{report.command('measures')}` on {report.machine(place, LIBRARIES)}.\n\n{shown}\n"
     report.write_section("measures", text, output)
     click.echo(shown)
 

@@ -1,32 +1,39 @@
-"""Reading prepared images against decoding and cropping their files, in one process, in turns.
-
-    python benchmarks/reading.py [--pictures 400] [--rounds 5] [--json FILE]
+"""`nox -s bench-measures -- reading`: prepared images against decoding and cropping their files, in turns.
 
 Makes its own JPEG files (500 x 375, as most of ImageNet) in a temporary folder, prepares them, and measures how many
-images a second come from the array and from the files. The goal is at least 50 times as many. Both ways end with the
-same uint8 pixels in memory, which is checked. The files are in the system's cache in both cases: what is compared is
-work, not disks.
+images a second come from the array and from the files. Both ways end with the same uint8 pixels in memory, which is
+checked. The files are in the system's cache in both cases: what is compared is work, not disks.
 """
 
-import argparse
 import io
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
+from benchmarks import report
 from tokenmark.data import prepared
 from tokenmark.data.crops import CROPS
 from tokenmark.data.decode import decode
 
-GOAL = 50.0
+LIBRARIES = ("numpy", "pillow")
 WIDTH, HEIGHT, SIDE, BATCH = 500, 375, 256, 50
+TEXT = """## Reading
+
+`{command}` on {machine}.
+
+Prepared images beside decoding and cropping their files: made JPEG files of 500 x 375 pixels and {kilobytes:.0f} kB,
+cropped by ADM's rule to 256; one process, both from the system's cache. The array is to be at least 50 times as fast.
+
+{table}
+"""
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -55,8 +62,8 @@ def rate(read: Callable[[int, int], Pixels], total: int) -> float:
     return total / (time.perf_counter() - begun)
 
 
-def measure(folder: Path, pictures: int, rounds: int) -> dict[str, object]:
-    """Make files, prepare them, and time both ways in turns."""
+def measure(folder: Path, pictures: int, rounds: int) -> list[tuple[float, float]]:
+    """Make files and prepare them; images a second from the array and from the files, in each turn."""
     files = [folder / f"{place}.JPEG" for place in range(pictures)]
     for place, file in enumerate(files):
         file.write_bytes(made_picture(place))
@@ -72,34 +79,33 @@ def measure(folder: Path, pictures: int, rounds: int) -> dict[str, object]:
 
     if not np.array_equal(from_array(0, BATCH), from_files(0, BATCH)):
         raise SystemExit("the two ways give other pixels: the comparison means nothing")
-    turns = [(rate(from_array, pictures), rate(from_files, pictures)) for _ in range(rounds)]
-    array, file_ = (statistics.median(column) for column in zip(*turns, strict=True))
+    return [(rate(from_array, pictures), rate(from_files, pictures)) for _ in range(rounds)]
+
+
+def shown(turns: list[tuple[float, float]]) -> str:
+    """The medians of both ways, and of the turns' own ratios with their range."""
+    array, files = (statistics.median(column) for column in zip(*turns, strict=True))
     ratios = sorted(one / other for one, other in turns)
-    return {
-        "pictures": pictures,
-        "rounds": rounds,
-        "mean_file_bytes": round(statistics.mean(file.stat().st_size for file in files)),
-        "prepared_images_per_second": round(array, 1),
-        "decoded_images_per_second": round(file_, 1),
-        "ratio": round(statistics.median(ratios), 1),
-        "ratio_range": [round(ratios[0], 1), round(ratios[-1], 1)],
-        "goal": GOAL,
-        "reached": statistics.median(ratios) >= GOAL,
-    }
+    head = ("", "tokenmark", "decoding", "times faster", "least and most")
+    rates = (f"{rate:,.0f} images/s" for rate in (array, files))
+    row = ("prepared array", *rates, f"{statistics.median(ratios):.0f}", f"{ratios[0]:.0f} to {ratios[-1]:.0f}")
+    return report.table([head, row])
 
 
-def main() -> None:
-    """Measure, and print what was found."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--pictures", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="write the result to this file, too")
-    given = parser.parse_args()
+@click.command()
+@click.option("--pictures", default=400, show_default=True)
+@click.option("--rounds", default=5, show_default=True, help="Turns that both ways take.")
+@click.option("--output", default=report.PAGE, show_default=True, type=click.Path(path_type=Path))
+def main(pictures: int, rounds: int, output: Path) -> None:
+    """Measure, print the table, and write it into docs/measured.md."""
     with tempfile.TemporaryDirectory() as folder:
-        found = json.dumps(measure(Path(folder), given.pictures, given.rounds), indent=1)
-    print(found)
-    if given.json is not None:
-        given.json.write_text(found + "\n", encoding="utf-8")
+        place = Path(folder)
+        table = shown(measure(place, pictures, rounds))
+        kilobytes = statistics.mean(file.stat().st_size for file in place.glob("*.JPEG")) / 1e3
+    machine = report.machine(torch.device("cpu"), LIBRARIES)
+    text = TEXT.format(command=report.command("reading"), machine=machine, kilobytes=kilobytes, table=table)
+    report.write_section("reading", text, output)
+    click.echo(table)
 
 
 if __name__ == "__main__":

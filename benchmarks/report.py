@@ -3,6 +3,8 @@
 import importlib.metadata
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +14,11 @@ from tokenmark.files import write_atomic
 from tokenmark.provenance import device_label
 
 PAGE = Path("docs/measured.md")
-HEAD = "# Measured\n\nSpeed beside other libraries. Every ratio is of medians in one run, contenders taking turns.\n"
+HEAD = """# Measured
+
+What is measured about Tokenmark itself. `nox -s bench-measures` does all of it, one part after the other; each section
+says which command writes it alone. Every ratio is of medians in one run, contenders taking turns.
+"""
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -20,6 +26,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *body))
+
+
+def command(part: str) -> str:
+    """The command that runs this part again with the arguments that it has now."""
+    return shlex.join(["nox", "-s", "bench-measures", "--", part, *sys.argv[1:]])
 
 
 def machine(device: torch.device, libraries: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """`nox -s docs [-- --check]`: write what the documentation says of today's weights and records."""
 
 import io
+import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tokenmark.protocols import PROTOCOLS
 from tokenmark.protocols.base import MEANINGS
 from tokenmark.store import Results
 from tokenmark.terminal import WIDTH
+from tokenmark.tracks import significant
 
 SITE = "tokenmark"
 """The site of the records that come with the repository; whoever measures in a clone has another."""
@@ -80,10 +82,34 @@ full. `nox -s docs` writes this page from the protocols themselves.
 
 The names are those under which the field knows the numbers: releases, and libraries called without options.
 """
+MOVEMENT = "results/movement.json"
+MOVEMENT_HEAD = """
+## How far the same images move
+
+{n} images against {n}: {originals}, against {judged}. Measured by `{command}` on {machine}, at commit {commit}.
+
+Grey levels are those of what the network sees at 299 x 299, beside what it sees under `torch-fidelity`, over all pixels
+of the judged images (a `pytorch-fid` network's input is put on torch-fidelity's scale); no weights enter there.
+{weights}
+
+"""
+PUBLISHED = "FID is with the published weights. N is small and the windows overlap: only the movement means something."
+DRAWN = (
+    "**FID is with random weights**, drawn from seed {drawn_from_seed}, because the published file is not in the"
+    " repository: such a number is no FID of anything. It says that the distance moves, and in which protocols it moves"
+    " more than in others; how far it moves with the published weights is what"
+    " `nox -s movement -- --weights weights-inception-2015-12-05-6726825d.pth` writes here. N is small and the windows"
+    " overlap."
+)
+MOVEMENT_FOOT = """
+`llamagen-val-adm` and `adm-train` differ in their reference, which is the same here, so their rows are alike; against
+`torch-fidelity` they differ in ties of rounding, `titok-val50k` in float64. All crops are left out: these images are
+256 x 256 already.
+"""
 AXES = {"crop": "crop", "8-bit rule": "uint8_rule", "network": "port", "resize": "feature_resize"}
 
 
-def protocols_page() -> str:
+def protocols_page(root: Path) -> str:
     """docs/protocols.md: what each fixes, and what the choices mean."""
     heads = ["protocol", *AXES, "numbers", "N", "used by"]
     lines = ["", "## What each fixes", "", _row(heads), _row(["---"] * len(heads))]
@@ -97,7 +123,32 @@ def protocols_page() -> str:
     for name, field in AXES.items():
         lines += ["", f"**{name.capitalize()}**", ""]
         lines += [f"- `{value}`: {meaning}." for value, meaning in MEANINGS[field].items()]
-    return PROTOCOLS_HEAD + "\n".join(lines) + "\n"
+    return PROTOCOLS_HEAD + "\n".join(lines) + "\n" + _movement(root / MOVEMENT)
+
+
+def _movement(path: Path) -> str:
+    """How far one pair of image sets moves under each protocol, as `nox -s movement` found it."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    base = next(row["fid"] for row in found["rows"] if row["protocol"] == "torch-fidelity")
+    weights, images, environment = found["weights"], found["images"], found["environment"]
+    published, fid = weights["published"], "FID" if weights["published"] else "FID, drawn weights"
+    heads = ["protocol", "grey levels, mean", "grey levels, largest", fid, "from torch-fidelity"]
+    lines = [_row(heads), _row(["---", *["---:"] * 4])]
+    for row in found["rows"]:
+        levels = [f"{row[name]:.3f}" for name in ("mean_grey_levels", "max_grey_levels")]
+        percent = round(100 * (row["fid"] / base - 1), 2) + 0.0  # no -0
+        cells = [significant(row["fid"], 6), f"{percent:+.2f} %"]
+        lines.append(_row([f"`{row['protocol']}`", *levels, *cells]))
+    facts = {
+        "n": images["n"],
+        "originals": images["originals"],
+        "judged": images["judged"],
+        "weights": PUBLISHED if published else DRAWN.format(**weights),
+        "command": found["command"],
+        "machine": f"{environment['device_name']}, torch {environment['libraries']['torch']}",
+        "commit": environment["commit"][:12],
+    }
+    return MOVEMENT_HEAD.format(**facts) + "\n".join(lines) + "\n" + MOVEMENT_FOOT
 
 
 def _row(cells: list[str]) -> str:
@@ -110,7 +161,11 @@ def main(check: bool) -> None:
     """Write README.md's tables and docs/weights.md from records and cards."""
     root = Path.cwd()
     stale = []
-    pages = {"README.md": readme(root), "docs/weights.md": weights_page(root), "docs/protocols.md": protocols_page()}
+    pages = {
+        "README.md": readme(root),
+        "docs/weights.md": weights_page(root),
+        "docs/protocols.md": protocols_page(root),
+    }
     for path, text in ((root / name, text) for name, text in pages.items()):
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)

@@ -40,4 +40,4 @@ def test_it_runs_and_writes_the_page(tmp_path):
         assert row in text
     assert len(re.findall(r"^\|", text, re.MULTILINE)) == 2 + 5
     assert "torch-fidelity 0." in text
-    assert "`nox -s bench-measures" in text
+    assert "`nox -s bench-measures -- measures" in text

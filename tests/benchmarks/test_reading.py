@@ -1,19 +1,24 @@
 """The benchmark of reading: it runs, and compares the same pixels. What it measures is not tested."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from click.testing import CliRunner
 
-spec = importlib.util.spec_from_file_location("reading", Path(__file__).parents[2] / "benchmarks" / "reading.py")
-reading = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reading)
+from benchmarks import reading
 
 
-def test_it_measures(tmp_path):
-    found = reading.measure(tmp_path, pictures=3, rounds=1)
-    assert found["pictures"] == 3
-    assert found["ratio"] > 0
+def test_it_runs_and_writes_the_page(tmp_path):
+    page = tmp_path / "measured.md"
+    arguments = ["--pictures", "3", "--rounds", "2", "--output", str(page)]
+    done = CliRunner().invoke(reading.main, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    text = page.read_text()
+    assert "| prepared array |" in text
+    assert "`nox -s bench-measures -- reading" in text
+
+
+def test_the_table_is_of_medians():
+    shown = reading.shown([(100.0, 1.0), (300.0, 2.0), (90.0, 1.0)])
+    assert "| prepared array | 100 images/s | 1 images/s | 100 | 90 to 150 |" in shown
 
 
 def test_it_stops_where_the_two_ways_differ(tmp_path, monkeypatch):

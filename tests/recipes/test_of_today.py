@@ -1,5 +1,6 @@
 """What the repository says of itself is of today: documentation, weights and the records that come with it."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import torch
 from recipes import docs
 from tokenmark import backbones, build, plan, suites
 from tokenmark.data import catalog
+from tokenmark.networks import EXTRACTORS
+from tokenmark.protocols import PROTOCOLS
 from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 
@@ -25,7 +28,14 @@ def test_weights_page():
 
 
 def test_protocols_page():
-    assert (ROOT / "docs/protocols.md").read_text() == docs.protocols_page(), "run `nox -s docs`"
+    assert (ROOT / "docs/protocols.md").read_text() == docs.protocols_page(ROOT), "run `nox -s docs`"
+
+
+def test_movement_was_measured_under_todays_protocols():
+    found = json.loads((ROOT / docs.MOVEMENT).read_text())
+    today = {name: each.sha256 for name, each in PROTOCOLS.items() if each.port in EXTRACTORS}
+    assert {row["protocol"]: row["protocol_sha256"] for row in found["rows"]} == today, "run `nox -s movement`"
+    assert found["environment"]["dirty"] is False
 
 
 def test_readme_tables():
