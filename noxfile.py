@@ -77,7 +77,7 @@ def train_mini(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     env = install(session, "tests")
-    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "loadgroup"]), env=env)
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "loadfile"]), env=env)
 
 
 @nox.session

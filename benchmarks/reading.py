@@ -9,7 +9,7 @@ import io
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -49,7 +49,7 @@ def made_picture(seed: int) -> bytes:
     return out.getvalue()
 
 
-def decoded(files: list[Path]) -> Pixels:
+def decoded(files: Sequence[Path]) -> Pixels:
     """Images `(N, 256, 256, 3)` from files, as `tokenmark prepare` makes them."""
     return np.stack([CROPS["adm"].apply(decode(file.read_bytes())[0], SIDE) for file in files])
 

@@ -33,7 +33,7 @@ from tokenmark.extractors.inception import FILE
 from tokenmark.files import sha256_of, write_atomic
 from tokenmark.measures import frechet
 from tokenmark.measures.moments import Gaussian
-from tokenmark.networks import EXTRACTORS, Weights
+from tokenmark.networks import EXTRACTORS, Given
 from tokenmark.number_types import number_types
 from tokenmark.protocols import Protocol
 from tokenmark.quantise import quantised
@@ -78,7 +78,7 @@ def _windows(photograph: npt.NDArray[np.uint8], count: int) -> list[npt.NDArray[
 class Movement:
     """The pair under one protocol after another; protocols with one network share it, and the originals' features."""
 
-    def __init__(self, images: Pair, weights: Weights, device: torch.device, tell: Callable[[int], object]) -> None:
+    def __init__(self, images: Pair, weights: Given, device: torch.device, tell: Callable[[int], object]) -> None:
         self._images, self._weights, self._device, self._tell = images, weights, device, tell
         self._networks: dict[tuple[Any, ...], tuple[Extractor, Gaussian]] = {}
 
@@ -120,7 +120,7 @@ class Movement:
         return [part.to(self._device) for part in images.split(BATCH)]
 
 
-def rows(images: Pair, weights: Weights, device: torch.device) -> list[dict[str, Any]]:
+def rows(images: Pair, weights: Given, device: torch.device) -> list[dict[str, Any]]:
     """A row per protocol that has an image network."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
     chosen = [protocol for protocol in protocols.PROTOCOLS.values() if protocol.port in EXTRACTORS]
@@ -135,7 +135,7 @@ def rows(images: Pair, weights: Weights, device: torch.device) -> list[dict[str,
     return found
 
 
-def report(images: Pair, weights: Weights, device: torch.device, seed: int | None) -> dict[str, Any]:
+def report(images: Pair, weights: Given, device: torch.device, seed: int | None) -> dict[str, Any]:
     """What docs/protocols.md says of the movement, and what it was measured with; `seed` is that of drawn weights."""
     environment = provenance.environment(device)
     kept = ("commit", "dirty", "lock_sha256", "python", "device_name", "threads", "libraries")
@@ -166,11 +166,11 @@ def main(images: int, weights: Path | None, sha256: str, device: str, output: Pa
         raise click.BadParameter("windows lie in whole rows: take a multiple of 20", param_hint="--images")
     place, both = torch.device(device), pair(images)
     if weights is not None:
-        found = report(both, Weights(weights, sha256), place, None)
+        found = report(both, Given(weights, sha256), place, None)
     else:
         with tempfile.TemporaryDirectory() as folder:
             path = drawn.inception(Path(folder) / FILE.name, seed := 0)
-            found = report(both, Weights(path, sha256_of(path)), place, seed)
+            found = report(both, Given(path, sha256_of(path)), place, seed)
     write_atomic(output, (json.dumps(found, indent=1) + "\n").encode())
     click.echo(f"{output} is written: `nox -s docs` makes the table in docs/protocols.md from it")
 

@@ -9,16 +9,12 @@ import pytest
 
 from tests.e2e.harness import JPEG, MASKGIT, TOME, TOPK, Place, Server, write_suite
 
-GROUP = "e2e"
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker runs them all, so that torch is imported and the shared run measured once."""
+    """Runs are forked from a process that has imported torch."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(GROUP))
-            if not hasattr(os, "fork"):
-                item.add_marker(pytest.mark.skip(reason="runs are forked and killed by signals, as POSIX has them"))
+        if Path(__file__).parent in item.path.parents and not hasattr(os, "fork"):
+            item.add_marker(pytest.mark.skip(reason="runs are forked and killed by signals, as POSIX has them"))
 
 
 @pytest.fixture(scope="session")

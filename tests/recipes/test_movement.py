@@ -44,7 +44,7 @@ def test_what_moves():
     told = []
     both = movement.pair(40)
     some = movement.Pair(both.originals[::8], both.judged[::8])
-    measure = movement.Movement(some, networks.Weights(), CPU, told.append)
+    measure = movement.Movement(some, networks.Given(), CPU, told.append)
     found = {
         name: measure.row(protocols.get(name))
         for name in ("torch-fidelity", "torchmetrics-1.7", "pytorch-fid", "pytorch-fid-float", "llamagen-val-adm")

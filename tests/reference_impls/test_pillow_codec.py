@@ -56,10 +56,13 @@ def test_pixels_are_rounded_to_eight_bits(name):
     assert file_of(module.encode(low), 0) == file_of(module.encode(high), 0)
 
 
-def test_quality_trades_bytes_for_error(name):
-    images = picture(1)
+@pytest.mark.parametrize("side", [32, 256])
+def test_quality_trades_bytes_for_error(name, side):
+    images = picture(1, side)
     sizes, errors = [], []
-    for variant in METHODS[name].variants:
+    for variant, chosen in METHODS[name].variants.items():
+        if chosen.config["image_size"] != side:
+            continue
         module = codec(name, variant)
         tokens = module.encode(images)
         sizes.append(int(tokens.lengths))

@@ -25,7 +25,7 @@ from tokenmark.data.crops import CROPS
 from tokenmark.data.imagenet import COLLECTIONS, prepared_name
 from tokenmark.errors import DataError
 from tokenmark.files import sha256_of
-from tokenmark.networks import Weights
+from tokenmark.networks import Given
 from tokenmark.number_types import number_types
 from tokenmark.protocols.base import MEANINGS, Protocol
 from tokenmark.splits import ANY_CROP
@@ -175,7 +175,7 @@ def distance(inception_file, tmp_path_factory):
     pixels = levels(330, 4)
     for name, part in (("a", pixels[:2]), ("b", np.roll(pixels[2:], 5, axis=1))):
         np.save(root / f"{name}.npy", part)
-    weights = Weights(inception_file, sha256_of(inception_file))
+    weights = Given(inception_file, sha256_of(inception_file))
     base = protocols.get("torch-fidelity")
 
     @functools.cache

@@ -34,6 +34,13 @@ def test_rows(n, columns, rows):
     assert picture.shape[:2] == ((rows * 10 + 2) * 2, (columns * 10 + 2) * 2)
 
 
+def test_large_images_keep_their_size():
+    images = torch.rand(2, 3, 128, 4, generator=torch.Generator().manual_seed(0))
+    picture = opened(grid(images, 2))
+    assert picture.shape[:2] == (128 + 2 * 2, 2 * 4 + 3 * 2)
+    assert (picture[2:-2, 2:6] == (images[0].permute(1, 2, 0) * 255).round().numpy()).all()
+
+
 def test_values_beyond_the_range_are_clamped():
     images = torch.tensor([-1.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
     small = opened(grid(images, 2))[::2, ::2]

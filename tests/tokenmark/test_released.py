@@ -115,7 +115,7 @@ class Told(Display):
     def start(self, title, total, done):
         self.lines.append(title)
 
-    def failed(self, title, error):
+    def missing(self, title, error):
         self.lines.append(str(error))
 
 
