@@ -77,6 +77,7 @@ def train_mini(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     env = install(session, "tests")
+    env["OMP_NUM_THREADS"] = "1"  # two workers that each want every core hold each other up
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2", "--dist", "loadfile"]), env=env)
 
 
