@@ -20,9 +20,11 @@ from tokenmark.measures.throughput import Timed, Timing, measure
 LIBRARIES = ("torch", "numpy", "scipy", "torch-fidelity")
 SIDES = (64, 256, 512)
 BATCH, RESIZED = 32, 299
-GOALS = """To be: at least 3 times as fast as torch-fidelity and 10 as scipy's sqrtm from statistics, 5 from features, 5 in the resize.
-From features a processor cannot reach it: both sides spend most of their time on the same product in float64, of
-D x N by N x D. On a GPU the sums run on the device."""
+GOALS = """
+To be: at least 3 times as fast as torch-fidelity and 10 as scipy's sqrtm from statistics, 5 from features, 5 in
+the resize. From features a processor cannot reach it: both sides spend most of their time on the same product in
+float64, of D x N by N x D. On a GPU the sums run on the device.
+"""
 NETWORK_BATCH = 256
 """Features per update, as a feature network gives them."""
 
@@ -139,7 +141,8 @@ def main(samples: int, dimensions: int, rounds: int, device: str, output: Path) 
     """Measure, print the table, and write it into docs/measured.md."""
     place = torch.device(device)
     shown = report.table(measured(samples, dimensions, rounds, place))
-    text = f"## Measures\n\n`{report.command('measures')}` on {report.machine(place, LIBRARIES)}.\n\n{GOALS}\n\n{shown}\n"
+    where = f"`{report.command('measures')}` on {report.machine(place, LIBRARIES)}."
+    text = f"## Measures\n\n{where}\n{GOALS}\n{shown}\n"
     report.write_section("measures", text, output)
     click.echo(shown)
 
