@@ -20,7 +20,7 @@ from tokenmark.contracts import (
     TokenizerMethod,
     Variant,
 )
-from tokenmark.errors import SuiteError, UnknownNameError, WeightsError
+from tokenmark.errors import SuiteError, UnknownNameError, WeightsError, chosen
 from tokenmark.shelf import Shelf
 from tokenmark.weights import Weights
 
@@ -80,9 +80,7 @@ def preset_of(method: GeneratorMethod, name: str) -> Any:
     Raises:
         UnknownNameError: the generator has no such preset.
     """
-    if name not in method.presets:
-        raise UnknownNameError(f"preset of {method.id}", name, method.presets)
-    return method.presets[name]
+    return chosen(f"preset of {method.id}", name, method.presets)
 
 
 def settings_of(method: Method, given: Mapping[str, JsonValue]) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenmark.errors import DataError
 from tokenmark.measures.frechet import FrechetDistance
-from tokenmark.measures.inception_score import ORDERS, inception_score
+from tokenmark.measures.inception_score import InceptionScoreMeasure
 from tokenmark.measures.moments import Gaussian
 from tokenmark.networks import Network
 from tokenmark.protocols import Protocol
@@ -73,9 +73,9 @@ def compare(protocol: Protocol, judged: Features, reference: Features | None, re
         measure.update(mine)
         values += measure.compute()
     if judged.logits is not None:
-        n = len(judged.logits)
-        score = inception_score(judged.logits, protocol.splits(n), ORDERS[protocol.order], protocol.seed)
-        values.append(Value(name="inception_score", value=score.value, n=n, se=score.se))
+        score = InceptionScoreMeasure.under(protocol, len(judged.logits), protocol.seed)
+        score.update(judged.logits)
+        values += score.compute()
     return values
 
 

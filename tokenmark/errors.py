@@ -1,7 +1,10 @@
 """Errors that a user can cause; each says in one line what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MOST_NAMES = 40
 """Names that one line lists."""
@@ -21,6 +24,17 @@ class UnknownNameError(TokenmarkError):
         more = f" and {others:,} others" if others > 0 else ""
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(choices[:MOST_NAMES])}{more}"
         super().__init__(f"unknown {kind} '{name}': {hint if choices else 'there are none'}")
+
+
+def chosen(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """What is known under a name.
+
+    Raises:
+        UnknownNameError: nothing is; the nearest names are given.
+    """
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
 
 
 class MissingError(TokenmarkError):

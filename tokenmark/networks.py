@@ -1,6 +1,6 @@
 """The feature network of a protocol: its weights, and the way from images to what measures take from it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -66,6 +66,16 @@ def load(protocol: Protocol, device: torch.device, given: Given = PUBLISHED, she
         dtype=dtype,
         shelf=shelf,
     )
+
+
+def seen_as(protocol: Protocol, weights: Mapping[str, str], device: torch.device) -> tuple[str, ...]:
+    """What decides the features of an image beside its pixels: protocol, the network's weights by hash, and device.
+
+    `weights` holds hashes by name, as a run's specification does.
+    """
+    known = EXTRACTORS.get(protocol.port)
+    name = extractors.recipe(known).file.key if known else protocol.port
+    return protocol.sha256, weights.get(name, ""), str(device)
 
 
 def _compares(protocol: Protocol) -> None:

@@ -18,11 +18,8 @@ from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
 from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite
 from tokenmark.tasks import TASKS
-from tokenmark.tasks.base import Context
+from tokenmark.tasks.base import SEEN, Context
 from tokenmark.weights import Weights
-
-SEEN = {"rfid", "inception-score", "gfid", "sfid", "precision-recall", "class-accuracy"}
-"""Measures for which a feature network sees the images."""
 
 
 @dataclass(frozen=True, slots=True)

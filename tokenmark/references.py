@@ -12,6 +12,7 @@ from tokenmark import distances, sets, splits
 from tokenmark.errors import DataError, MissingDataError
 from tokenmark.files import digest_of
 from tokenmark.measures.moments import Gaussian
+from tokenmark.measures.reference import shared
 from tokenmark.networks import Network
 from tokenmark.protocols import Protocol
 from tokenmark.sets import ImageSet
@@ -49,15 +50,17 @@ def check(protocol: Protocol, folder: Path) -> dict[str, str]:
     return {path.name: digest_of(path)}
 
 
-def load(protocol: Protocol, network: Network, folder: Path, device: torch.device) -> Reference:
-    """A protocol's reference as its feature network sees it.
+def load(
+    protocol: Protocol, network: Network, folder: Path, device: torch.device, seen_as: tuple[str, ...]
+) -> Reference:
+    """A protocol's reference as its feature network sees it; `seen_as` says how, see `networks.seen_as`.
 
     Raises:
         MissingDataError: it is not in `folder`.
         DataError: it is damaged, or of another network's features.
     """
     if protocol.data is None:
-        return _of_file(sets.open_set(_statistics_file(protocol, folder)), network, device)
+        return _of_file(sets.open_set(_statistics_file(protocol, folder)), network, device, seen_as)
     data = splits.load(protocol, "generation", folder)
     images = sets.of_prepared(data, folder)
     seen = distances.of_set(images, network, device, BATCH, lambda _: None)
@@ -65,7 +68,7 @@ def load(protocol: Protocol, network: Network, folder: Path, device: torch.devic
     return Reference(Gaussian.of(seen.features), spatial, lambda: seen.features, data.warnings)
 
 
-def _of_file(file: ImageSet, network: Network, device: torch.device) -> Reference:
+def _of_file(file: ImageSet, network: Network, device: torch.device, seen_as: tuple[str, ...]) -> Reference:
     pool = distances.given(file, "pool")
     if pool is None:
         raise DataError(f"{file.path} holds no statistics (mu and sigma): get it again from {SOURCES[file.path.name]}")
@@ -73,7 +76,8 @@ def _of_file(file: ImageSet, network: Network, device: torch.device) -> Referenc
     def images() -> npt.NDArray[np.float32]:
         if not file.n:
             raise DataError(f"{file.path} holds no images (arr_0), which precision and recall need: leave them out")
-        return distances.of_set(file, network, device, BATCH, lambda _: None).features
+        rows = shared(file.n, digest_of(file.path), *seen_as)
+        return rows.of(0, file.n, lambda: distances.of_set(file, network, device, BATCH, lambda _: None).features)
 
     return Reference(pool, distances.given(file, "spatial"), images)
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from tokenmark import sources
 from tokenmark.contracts import GeneratorMethod, Method, ReducerMethod, TokenizerMethod, Variant
-from tokenmark.errors import TokenmarkError, UnknownNameError
+from tokenmark.errors import TokenmarkError, chosen
 
 ENTRY_POINTS = "tokenmark.methods"
 BUILT_IN = ("reference_impls.tokenizers", "reference_impls.generators", "reference_impls.reducers")
@@ -74,9 +74,7 @@ def get(name: str) -> Method:
         TokenmarkError: its file does not hold what a method must be.
     """
     known = locations()
-    if name not in known:
-        raise UnknownNameError("method", name, known)
-    place = known[name]
+    place = chosen("method", name, known)
     try:
         method = getattr(importlib.import_module(place.module), place.attribute)
     except Exception as error:  # other people's files may fail in any way
@@ -117,9 +115,7 @@ def variant_of(method: TokenizerMethod | GeneratorMethod, name: str) -> Variant:
     Raises:
         UnknownNameError: it has no such variant.
     """
-    if name not in method.variants:
-        raise UnknownNameError(f"variant of {method.id}", name, method.variants)
-    return method.variants[name]
+    return chosen(f"variant of {method.id}", name, method.variants)
 
 
 def package_folder(package: str) -> Path:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenmark.errors import UnknownNameError
+from tokenmark.errors import chosen
 
 Resize = Callable[[Tensor, int], Tensor]
 
@@ -60,9 +60,7 @@ def get(name: str) -> Resize:
     Raises:
         UnknownNameError: there is none of that name.
     """
-    if name not in RESIZES:
-        raise UnknownNameError("resize", name, RESIZES)
-    return RESIZES[name]
+    return chosen("resize", name, RESIZES)
 
 
 def _applied(weights: Callable[[int, int], Tensor], images: Tensor, size: int) -> Tensor:

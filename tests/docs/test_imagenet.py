@@ -44,7 +44,7 @@ def test_there_is_a_command_for_each_form():
 def test_commands(tree, tmp_path, monkeypatch, command):
     """As written, but small: the made tree is no whole set."""
     if "imagenet-1k" in command and not made.PYARROW:
-        pytest.skip("parquet needs the extra pyarrow")
+        pytest.skip("pyarrow, which reads parquet, is not installed: it comes with the extra `parquet`")
     monkeypatch.chdir(tree)
     more = ["--allow-subset", "--size", "16", "--workers", "1", "--data", str(tmp_path)]
     assert status_of([*shlex.split(command), *more]) == 0

@@ -22,7 +22,9 @@ LONG = GENERATOR.replace("samples = 130", "samples = 300").replace("batch_size =
 UNEVEN = MASKGIT[:-1] + ", batch_size = 200 }"
 """Three batches, the last one short: one for a process, two for the other."""
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="gloo under torchrun is tested on POSIX")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="processes are told apart and killed by signals, as POSIX has them"
+)
 
 
 def torchrun(place: Place, suite: Path) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ import torch
 from tokenmark import resize as resizes
 from tokenmark import shelf as shelves
 from tokenmark import weights as strictly
-from tokenmark.errors import UnknownNameError
+from tokenmark.errors import chosen
 from tokenmark.extractors.base import Extractor, Outputs, Recipe
 from tokenmark.shelf import Shelf
 from tokenmark.weights import Weights
@@ -28,9 +28,7 @@ def recipe(name: str) -> Recipe:
     Raises:
         UnknownNameError: there is no extractor of that name.
     """
-    if name not in PLACES:
-        raise UnknownNameError("feature extractor", name, PLACES)
-    module, _, attribute = PLACES[name].partition(":")
+    module, _, attribute = chosen("feature extractor", name, PLACES).partition(":")
     found = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
     assert isinstance(found, Recipe)  # noqa: S101  the table above is ours
     return found

@@ -54,6 +54,26 @@ class Extractor(nn.Module):
         return cast("Outputs", self(images)).features
 
 
+class Encoder(Extractor):
+    """An image encoder that gives nothing but features `(B, D)`; `mean` and `std` are of pixels in [0, 1]."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int,
+        resize: Resize,
+        dtype: torch.dtype,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__(size, resize, dtype, *(tuple(255.0 * value for value in levels) for levels in (mean, std)))
+        self.network = network.to(dtype)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Images `(B, 3, H, W)`, uint8 or floats in [0, 1], to features."""
+        return Outputs(self.network(self.prepared(images)).float())
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A named extractor: its weights, the resize that it is known with, and how it is built from tensors."""

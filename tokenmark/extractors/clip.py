@@ -9,31 +9,17 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.transformer import QuickGELU, VisionTransformer
-from torch import Tensor, nn
 
 from tokenmark import weights
 from tokenmark.contracts import Release
-from tokenmark.extractors.base import Extractor, Outputs, Recipe, Tensors
+from tokenmark.extractors.base import Encoder, Recipe, Tensors
 from tokenmark.resize import Resize
 
 
-class CLIP(Extractor):
-    """`features` `(B, embedding)`: the projected class token, not scaled to length one."""
-
-    def __init__(self, visual: nn.Module, side: int, resize: Resize, dtype: torch.dtype) -> None:
-        mean, std = (
-            tuple(255.0 * value for value in x) for x in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-        )
-        super().__init__(side, resize, dtype, mean, std)
-        self.visual = visual.to(dtype)
-
-    def forward(self, images: Tensor) -> Outputs:
-        """Images `(B, 3, H, W)`, uint8 or floats in [0, 1], to features."""
-        return Outputs(self.visual(self.prepared(images)).float())
-
-
-def build(architecture: str, tensors: Tensors, path: Path, resize: Resize, dtype: torch.dtype) -> CLIP:
+def build(architecture: str, tensors: Tensors, path: Path, resize: Resize, dtype: torch.dtype) -> Encoder:
     """The image side of an open_clip transformer, with OpenAI's activation; the text side of the file is left out.
+
+    Features are the projected class token, not scaled to length one.
 
     Raises:
         WeightsError: the tensors are not this architecture's.
@@ -53,7 +39,8 @@ def build(architecture: str, tensors: Tensors, path: Path, resize: Resize, dtype
     prefix = "visual."
     images = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     weights.fill_strict(visual, images, path)
-    return CLIP(visual, vision["image_size"], resize, dtype)
+    statistics = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    return Encoder(visual, vision["image_size"], resize, dtype, *statistics)
 
 
 VIT_L14 = Recipe(

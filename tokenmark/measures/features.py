@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenmark import weights
-from tokenmark.errors import UnknownNameError
+from tokenmark.errors import chosen
 
 
 class MiniFeatures(nn.Module):
@@ -55,8 +55,7 @@ def check(name: str) -> weights.Weights:
         UnknownNameError: no network of that name.
         WeightsError: its weights are missing or altered.
     """
-    if name not in NETWORKS:
-        raise UnknownNameError("feature network", name, NETWORKS)
+    chosen("feature network", name, NETWORKS)
     return weights.bundled("tokenmark", name)
 
 

@@ -14,12 +14,11 @@ import scipy.special
 
 from tokenmark.errors import DataError
 from tokenmark.measures.base import KeptRows
+from tokenmark.protocols import Protocol
 from tokenmark.records import Value
 
 Order = Literal["consecutive", "shuffled"]
 """How samples fall into splits: as they come (ADM), or drawn anew (torch-fidelity)."""
-ORDERS: dict[str, Order] = {"index": "consecutive", "shuffled": "shuffled"}
-"""By the order that a protocol names."""
 CHUNK = 4096
 """Samples whose float64 class scores are at hand at once."""
 
@@ -88,6 +87,12 @@ class InceptionScoreMeasure(KeptRows):
     def __init__(self, splits: int = 1, order: Order = "shuffled", seed: int = 0) -> None:
         super().__init__()
         self._splits, self._order, self._seed = splits, order, seed
+
+    @classmethod
+    def under(cls, protocol: Protocol, samples: int, seed: int) -> "InceptionScoreMeasure":
+        """With the splits and the order that a protocol names for so many images."""
+        order: Order = "shuffled" if protocol.order == "shuffled" else "consecutive"
+        return cls(protocol.splits(samples), order, seed)
 
     def compute(self) -> list[Value]:
         """`inception_score` with its error."""

@@ -1,6 +1,6 @@
 """Named, versioned protocols: everything around a method that can move its numbers."""
 
-from tokenmark.errors import UnknownNameError
+from tokenmark.errors import chosen
 from tokenmark.protocols.base import Protocol
 from tokenmark.protocols.imagenet import IMAGENET
 from tokenmark.protocols.libraries import LIBRARIES
@@ -16,9 +16,7 @@ def get(name: str) -> Protocol:
     Raises:
         UnknownNameError: there is none of that name.
     """
-    if name not in PROTOCOLS:
-        raise UnknownNameError("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name]
+    return chosen("protocol", name, PROTOCOLS)
 
 
 __all__ = ["PROTOCOLS", "Protocol", "get"]

@@ -15,6 +15,9 @@ from tokenmark.records import Value
 from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
 
+SEEN = frozenset({"rfid", "inception-score", "gfid", "sfid", "precision-recall", "class-accuracy"})
+"""Measures for which a feature network sees the images."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

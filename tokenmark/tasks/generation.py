@@ -14,7 +14,7 @@ from tokenmark.extractors import Outputs
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.base import Measure
 from tokenmark.measures.frechet import FrechetDistance
-from tokenmark.measures.inception_score import ORDERS, InceptionScoreMeasure
+from tokenmark.measures.inception_score import InceptionScoreMeasure
 from tokenmark.measures.neighbours import PrecisionRecallMeasure
 from tokenmark.pictures import grid
 from tokenmark.protocols import Protocol
@@ -43,9 +43,9 @@ def labels_of(protocol: Protocol, classes: int, seed: int, start: int, stop: int
     Raises:
         DataError: the protocol leaves classes to the caller.
     """
-    if protocol.class_sampling == "balanced":
+    if protocol.class_sampling == "balanced" and classes:
         return torch.arange(start, stop) % classes
-    if protocol.class_sampling == "random":
+    if protocol.class_sampling == "random" and classes:
         draws = np.random.Generator(np.random.Philox(seed)).integers(classes, size=stop)
         return torch.from_numpy(draws[start:])
     raise DataError(f"protocol {protocol.id} says no classes to sample: choose one made for generation")
@@ -62,12 +62,18 @@ class GenerationSession:
             spec.method, spec.variant or "", str(spec.settings["preset"]), context.device, context.shelf
         )
         self._network = networks.load(self._protocol, context.device, shelf=context.shelf)
-        self._reference = references.load(self._protocol, self._network, context.data, context.device)
+        self._reference = references.load(
+            self._protocol,
+            self._network,
+            context.data,
+            context.device,
+            networks.seen_as(self._protocol, spec.weights, context.device),
+        )
         self.total = spec.samples
         makers: dict[str, Callable[[], Measure]] = {
             "gfid": lambda: FrechetDistance("gfid", self._reference.pool),
             "sfid": self._sfid,
-            "inception-score": self._inception_score,
+            "inception-score": lambda: InceptionScoreMeasure.under(self._protocol, spec.samples, spec.seed),
             "precision-recall": lambda: PrecisionRecallMeasure(self._reference.images(), device=self._device),
             "class-accuracy": lambda: Accuracy("class_accuracy"),
         }
@@ -79,10 +85,6 @@ class GenerationSession:
                 f"the reference of protocol {self._protocol.id} has no spatial features: leave out the measure 'sfid'"
             )
         return FrechetDistance("sfid", self._reference.spatial, extrapolate=False)
-
-    def _inception_score(self) -> Measure:
-        protocol, n = self._protocol, self._spec.samples
-        return InceptionScoreMeasure(protocol.splits(n), ORDERS[protocol.order], self._spec.seed)
 
     def _sample(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
         labels = labels_of(self._protocol, self._classes, self._spec.seed, start, stop).to(self._device)

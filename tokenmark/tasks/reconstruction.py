@@ -15,19 +15,17 @@ from tokenmark.measures import lpips
 from tokenmark.measures.base import Measure
 from tokenmark.measures.codes import Codebook, Rate
 from tokenmark.measures.frechet import PairedDistance
-from tokenmark.measures.inception_score import ORDERS, InceptionScoreMeasure
+from tokenmark.measures.inception_score import InceptionScoreMeasure
 from tokenmark.measures.pixels import PixelMeasure
-from tokenmark.measures.reference import ReferenceRows, Rows
+from tokenmark.measures.reference import Rows, shared
 from tokenmark.pictures import grid
 from tokenmark.protocols import Protocol
 from tokenmark.quantise import quantised
 from tokenmark.spec import RunSpec
-from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
+from tokenmark.tasks.base import SEEN, Context, Outcome, Task, computed, finite
 
 SHOWN = 10
 """Images in the picture."""
-SEEN = {"rfid", "inception-score"}
-"""Measures for which the feature network sees the images."""
 
 
 def noise_of(protocol: Protocol, seed: int, start: int) -> torch.Generator:
@@ -54,7 +52,9 @@ class ReconstructionSession:
         self._network = None
         if SEEN & set(spec.measures):
             self._network = networks.load(self._protocol, context.device, shelf=context.shelf)
-        self._originals = originals(spec.protocol_sha256, tuple(spec.data.values()), spec.samples, context.device)
+        batches = f"batches of {spec.batch_size}"
+        seen_as = networks.seen_as(self._protocol, spec.weights, context.device)
+        self._originals = shared(spec.samples, *spec.data.values(), *seen_as, batches)
         self.total = spec.samples
         height, width = self._data.images.shape[1:3]
         info = self._tokenizer.info
@@ -65,7 +65,7 @@ class ReconstructionSession:
         self._info = info
         makers: dict[str, Callable[[], Measure]] = {
             "rfid": lambda: PairedDistance("rfid", self._originals),
-            "inception-score": self._inception_score,
+            "inception-score": lambda: InceptionScoreMeasure.under(self._protocol, spec.samples, spec.seed),
             "psnr": lambda: PixelMeasure("psnr"),
             "ssim": lambda: PixelMeasure("ssim"),
             "lpips": lambda: PixelMeasure("lpips", lpips.load("alex", self._device, shelf=context.shelf)),
@@ -73,10 +73,6 @@ class ReconstructionSession:
             "codebook": lambda: Codebook(info.codebook_sizes),
         }
         self.measures = {name: makers[name]() for name in spec.measures}
-
-    def _inception_score(self) -> Measure:
-        protocol, n = self._protocol, self._spec.samples
-        return InceptionScoreMeasure(protocol.splits(n), ORDERS[protocol.order], self._spec.seed)
 
     def _reconstruct(self, originals: Tensor, start: int) -> tuple[Tensor, Tokens]:
         noise = noise_of(self._protocol, self._spec.seed, start) if self._info.stochastic else None
@@ -132,12 +128,6 @@ class ReconstructionSession:
                 )
             },
         )
-
-
-@functools.lru_cache(maxsize=1)
-def originals(protocol_sha256: str, data: tuple[str, ...], samples: int, device: torch.device) -> ReferenceRows:  # noqa: ARG001
-    """Features of the originals: the same for all tokenizers that a process measures one after the other."""
-    return ReferenceRows(samples)
 
 
 RECONSTRUCTION = Task(

@@ -16,7 +16,9 @@ from tokenmark.data import labels
 from tokenmark.data.imagenet import validation_name, wnids
 
 PYARROW = importlib.util.find_spec("pyarrow") is not None
-pyarrow = pytest.mark.skipif(not PYARROW, reason="parquet needs the extra pyarrow")
+pyarrow = pytest.mark.skipif(
+    not PYARROW, reason="pyarrow, which reads parquet, is not installed: it comes with the extra `parquet`"
+)
 LABELLED = ("class folders", "hub's flat folder", pytest.param("parquet shards", marks=pyarrow))
 KINDS = ("tar", "flat folder", *LABELLED)
 """Forms in which people have ImageNet; the first two have no labels."""

@@ -60,8 +60,8 @@ def test_dinov2_takes_the_published_files_positions(load, monkeypatch):
     state = drawn(create(img_size=518, num_classes=0))
     assert state["pos_embed"].shape == (1, 1370, 48)
     got = load(functools.partial(dinov2.build, "vit_small_patch14_dinov2"), state)
-    assert got.model.pos_embed.shape == (1, 257, 48)
-    assert torch.allclose(got.model.pos_embed[:, 0], state["pos_embed"][:, 0])
+    assert got.network.pos_embed.shape == (1, 257, 48)
+    assert torch.allclose(got.network.pos_embed[:, 0], state["pos_embed"][:, 0])
     assert got.features(pictures(32)).isfinite().all()
 
 
