@@ -3,6 +3,7 @@
 Images are float32 `(B, 3, H, W)` in `[0, 1]` everywhere; a method's own normalisation is its own business.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -17,10 +18,13 @@ __all__ = [
     "BudgetError",
     "Generator",
     "GeneratorMethod",
+    "Layout",
     "Method",
     "MethodError",
     "NoSettings",
     "Paper",
+    "Parity",
+    "ParityCase",
     "ReducedModel",
     "ReducerMethod",
     "Release",
@@ -67,6 +71,10 @@ class TokenizerInfo:
     stochastic: bool
     """Whether `encode` draws noise, and so needs a `torch.Generator`."""
     parameters: int
+    draws_to_decode: bool = False
+    """Whether `decode` draws noise (flow and diffusion decoders), and so needs a `torch.Generator`."""
+    text: tuple[int, int] | None = None
+    """For a decoder that is told what the image shows: tokens and channels of the text features that it needs."""
 
 
 @runtime_checkable
@@ -82,8 +90,8 @@ class Tokenizer(Protocol):
         """Encode `(B, 3, H, W)` images in [0, 1]; `tokens` asks for a shorter code (MethodError if it cannot)."""
         ...
 
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Give images `(B, 3, H, W)` clamped to [0, 1]."""
+    def decode(self, tokens: Tokens, generator: torch.Generator | None = None, text: Tensor | None = None) -> Tensor:
+        """Give images `(B, 3, H, W)` clamped to [0, 1]; `info` says whether noise or text features are needed."""
         ...
 
 
@@ -165,6 +173,55 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How a release's checkpoint holds a model: where its tensors lie, and what they are called.
+
+    A file is read as data by these rules alone; nothing in it decides what is built.
+    """
+
+    wrappers: tuple[str, ...] = ()
+    """Names under which the tensors may lie, the first that is there wins (`ema`, then `model`); none: at the top."""
+    ignored: tuple[str, ...] = ()
+    """Prefixes of keys that training left in the file and that the model has no use for (`loss.`)."""
+    shadow: str = ""
+    """Prefix of averaged weights that are to be taken in place of the plain ones, their names without dots
+    (`model_ema.`: Lightning's LitEma)."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """Regular expressions and what stands for their matches, applied one after the other: release's key to module's."""
+
+    def module_key(self, key: str) -> str:
+        """The module's name of a release's `key`."""
+        for pattern, replacement in self.renames:
+            key = re.sub(pattern, replacement, key)
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class ParityCase:
+    """What a parity vector asks of a method."""
+
+    variant: str
+    config: Mapping[str, Any]
+    """The release's configuration, as data."""
+    inputs: Mapping[str, Tensor]
+    """By name; floats in float64."""
+    wanted: tuple[str, ...]
+    """Names of the recorded outputs, in the order in which they are compared."""
+    fill: Callable[[Any], Any]
+    """Makes a second module float64 and fills it by the vectors' rule under its own keys; gives it back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How a method is put beside its release: `PARITY` in `reference_impls/parity/<id>.py`."""
+
+    build: Callable[[Mapping[str, Any], str], nn.Module]
+    """The module that a release's configuration and variant describe; the method's layout maps the release's keys."""
+    outputs: Callable[[Any, ParityCase], Mapping[str, Tensor]]
+    """Every wanted output of the filled module, under the vector's name and in its shape; more do no harm."""
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One named size of a method."""
 
@@ -196,6 +253,8 @@ class Method:
     paper: Paper
     settings: type = NoSettings
     """A frozen dataclass of the knobs that a suite may set."""
+    layout: Layout = Layout()
+    """How the release's checkpoints hold it, and what its keys are called in the module."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +263,8 @@ class TokenizerMethod(Method):
 
     build: Callable[..., Tokenizer]
     variants: Mapping[str, Variant]
+    from_release: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """The arguments of `build` for a release's own configuration file, read as data; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Find methods by name, and import a method's file only when that method is asked for.
 
-A method is known by where it lies: `reference_impls/{tokenizers,generators,reducers}/<id>.py` holds `METHOD`.
-Other people's packages announce theirs through the entry-point group `tokenmark.methods`
-(`my-method = "my_package.my_method:METHOD"`). Nothing is imported to answer which names exist.
+A method is known by where it lies: `reference_impls/{tokenizers,generators,reducers}/<id>.py` holds `METHOD`, and
+`reference_impls/parity/<id>.py` holds `PARITY` where it can be put beside its release. Other people's packages announce
+theirs through the entry-point groups `tokenmark.methods` (`my-method = "my_package.my_method:METHOD"`) and
+`tokenmark.parity`. Nothing is imported to answer which names exist.
 """
 
 import functools
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from tokenmark import sources
-from tokenmark.contracts import GeneratorMethod, Method, ReducerMethod, TokenizerMethod, Variant
+from tokenmark.contracts import GeneratorMethod, Method, Parity, ReducerMethod, TokenizerMethod, Variant
 from tokenmark.errors import TokenmarkError, chosen
 
 ENTRY_POINTS = "tokenmark.methods"
+PARITY_ENTRY_POINTS = "tokenmark.parity"
+PARITY_FOLDER = "reference_impls.parity"
 BUILT_IN = ("reference_impls.tokenizers", "reference_impls.generators", "reference_impls.reducers")
 
 M = TypeVar("M", bound=Method)
@@ -30,7 +33,7 @@ class Location:
     """Where a method's object is to be found."""
 
     module: str
-    attribute: str = "METHOD"
+    attribute: str
 
     @property
     def package(self) -> str:
@@ -45,13 +48,27 @@ def locations() -> dict[str, Location]:
     Raises:
         TokenmarkError: two packages claim one id (one name, one algorithm).
     """
+    return _found(BUILT_IN, ENTRY_POINTS, "METHOD")
+
+
+@functools.cache
+def parities() -> dict[str, Location]:
+    """The ids of all methods that can be put beside their release, and where that is said.
+
+    Raises:
+        TokenmarkError: two packages claim one id.
+    """
+    return _found((PARITY_FOLDER,), PARITY_ENTRY_POINTS, "PARITY")
+
+
+def _found(folders: tuple[str, ...], group: str, attribute: str) -> dict[str, Location]:
     found = {
-        module.name.replace("_", "-"): Location(f"{folder}.{module.name}")
-        for folder in BUILT_IN
+        module.name.replace("_", "-"): Location(f"{folder}.{module.name}", attribute)
+        for folder in folders
         for module in pkgutil.iter_modules(_folder(folder))
     }
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        place = Location(entry.module, entry.attr or "METHOD")
+    for entry in importlib.metadata.entry_points(group=group):
+        place = Location(entry.module, entry.attr or attribute)
         if found.setdefault(entry.name, place) != place:
             raise TokenmarkError(
                 f"two methods are called '{entry.name}': {found[entry.name].module} and {place.module};"
@@ -73,18 +90,36 @@ def get(name: str) -> Method:
         UnknownNameError: no such method; the nearest names are given.
         TokenmarkError: its file does not hold what a method must be.
     """
-    known = locations()
-    place = chosen("method", name, known)
-    try:
-        method = getattr(importlib.import_module(place.module), place.attribute)
-    except Exception as error:  # other people's files may fail in any way
-        raise TokenmarkError(f"method '{name}' cannot be imported from {place.module}: {error}") from error
+    place = chosen("method", name, locations())
+    method = _imported("method", name, place)
     if not isinstance(method, TokenizerMethod | GeneratorMethod | ReducerMethod) or method.id != name:
         raise TokenmarkError(
             f"{place.module}:{place.attribute} must be a TokenizerMethod, GeneratorMethod or ReducerMethod"
             f" with id '{name}'"
         )
     return method
+
+
+@functools.cache
+def parity(name: str) -> Parity:
+    """How the method called `name` is put beside its release.
+
+    Raises:
+        UnknownNameError: nothing says so for such a method; the nearest names are given.
+        TokenmarkError: its file does not hold what it must.
+    """
+    place = chosen("system", name, parities())
+    found = _imported("parity of", name, place)
+    if not isinstance(found, Parity):
+        raise TokenmarkError(f"{place.module}:{place.attribute} must be a Parity")
+    return found
+
+
+def _imported(what: str, name: str, place: Location) -> object:
+    try:
+        return getattr(importlib.import_module(place.module), place.attribute)
+    except Exception as error:  # other people's files may fail in any way
+        raise TokenmarkError(f"{what} '{name}' cannot be imported from {place.module}: {error}") from error
 
 
 def get_as(kind: type[M], name: str) -> M:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_impls.layers.quantizers import at_least_float32
+from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.token_checks import pack_codes
 from tokenmark.contracts import MethodError, Tokenizer
 

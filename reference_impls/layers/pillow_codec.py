@@ -63,7 +63,7 @@ class PillowCodec(nn.Module):
         return _on(tokens_out, images.device)
 
     @torch.no_grad()
-    def decode(self, tokens: Tokens) -> Tensor:
+    def decode(self, tokens: Tokens, generator: torch.Generator | None = None, text: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Images `(B, 3, S, S)` in [0, 1]; MethodError for bytes that are not such a file of such an image."""
         codes = check_codes(tokens, 256, None)
         lengths = tokens.lengths.tolist()

@@ -1,4 +1,4 @@
-"""Bottlenecks between an encoder and its decoder: nearest codebook row, or a diagonal Gaussian."""
+"""The nearest codebook row: what stands between an encoder and its decoder."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["DiagonalGaussian", "Quantized", "TrainOutput", "VectorQuantizer", "at_least_float32"]
+from reference_impls.layers.precision import at_least_float32
 
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """`values` in float32, or in float64 where they are that already."""
-    return values if values.dtype == torch.float64 else values.float()
+__all__ = ["Quantized", "Quantizer", "TrainOutput", "VectorQuantizer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,24 @@ class TrainOutput:
     """Logits over the pixel codebook `(B, K, g, g)`, where the decoder gives such."""
 
 
-class VectorQuantizer(nn.Module):
+class Quantizer(nn.Module):
+    """A bottleneck with codes: `forward` quantises latents `(..., D)`, `lookup` gives back the rows of codes."""
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """One size per codebook."""
+        raise NotImplementedError
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Rows `(..., D)` of int64 `codes`."""
+        raise NotImplementedError
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantise `latents` `(..., D)`."""
+        raise NotImplementedError
+
+
+class VectorQuantizer(Quantizer):
     """The nearest codebook row by squared Euclidean distance (VQ-VAE, arXiv 1711.00937, eq. 1-3).
 
     Ties go to the lowest index. It computes in float32 at least, also under autocast: half precision
@@ -71,6 +85,11 @@ class VectorQuantizer(nn.Module):
     def codebook_size(self) -> int:
         """Number of codes."""
         return self.embedding.num_embeddings
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """The only codebook's."""
+        return (self.codebook_size,)
 
     def codebook(self) -> Tensor:
         """The rows that codes stand for, `(K, D)`: normalised where the quantizer normalises."""
@@ -99,29 +118,3 @@ class VectorQuantizer(nn.Module):
         flat = latents.reshape(-1, latents.shape[-1])
         distances = flat.square().sum(1, keepdim=True) + rows.square().sum(1) - 2 * flat @ rows.T
         return distances.argmin(1).reshape(latents.shape[:-1])
-
-
-class DiagonalGaussian:
-    """A Gaussian per latent, read from an encoder's moments (VAE, arXiv 1312.6114).
-
-    Args:
-        moments: `(B, 2C, ...)`: C means, then C log-variances, which are clamped to [-30, 20] as in the
-            latent diffusion code (arXiv 2112.10752) that TiTok takes its bottleneck from.
-    """
-
-    def __init__(self, moments: Tensor) -> None:
-        self.mean, logvar = at_least_float32(moments).chunk(2, dim=1)
-        self.logvar = logvar.clamp(-30.0, 20.0)
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation, `(B, C, ...)`."""
-        return torch.exp(0.5 * self.logvar)
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """`mean + std * noise`, with `noise` standard normal and shaped as the mean."""
-        return self.mean + self.std * noise.to(self.mean)
-
-    def kl(self) -> Tensor:
-        """KL divergence from the standard normal, in nats, summed per image: `(B,)`."""
-        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar).flatten(1).sum(1)

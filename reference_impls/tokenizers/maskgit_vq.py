@@ -1,21 +1,20 @@
 """MaskGIT's VQGAN: a convolutional tokenizer without attention, and the pixel decoder of legacy TiTok."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reference_impls.layers.maskgit_conv import ConvDecoder, ConvEncoder
-from reference_impls.layers.quantizers import Quantized, TrainOutput, VectorQuantizer, at_least_float32
-from reference_impls.layers.token_checks import check_codes, check_images, check_length, pack_codes
-from tokenmark.contracts import MethodError, Paper, Release, TokenizerInfo, TokenizerMethod, Tokens, Variant
+from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.quantizers import Quantized, TrainOutput, VectorQuantizer
+from reference_impls.layers.tokenizer import CodeTokenizer
+from tokenmark.contracts import MethodError, Paper, Release, TokenizerMethod, Variant
 
 __all__ = ["METHOD", "MaskGitVQ", "release_arguments"]
 
 
-class MaskGitVQ(nn.Module):
+class MaskGitVQ(CodeTokenizer):
     """MaskGIT's first stage (arXiv 2202.04200, section 3.1), with the release's keys.
 
     Args:
@@ -43,36 +42,24 @@ class MaskGitVQ(nn.Module):
             raise MethodError(f"image_size must be a multiple of {factor}, got {image_size}")
         self.image_size = image_size
         self.grid = image_size // factor
+        self.max_tokens = self.grid**2
         sizes = (hidden_channels, channel_mult, num_res_blocks, z_channels)
         self.encoder = ConvEncoder(*sizes)
         self.decoder = ConvDecoder(*sizes)
         self.quantize = VectorQuantizer(codebook_size, z_channels)
 
     @property
-    def info(self) -> TokenizerInfo:
-        """One token per cell of the grid, in row-major order."""
-        return TokenizerInfo(
-            image_size=self.image_size,
-            max_tokens=self.grid**2,
-            codebook_sizes=(self.quantize.codebook_size,),
-            bits_per_token=math.log2(self.quantize.codebook_size),
-            variable_length=False,
-            stochastic=False,
-            parameters=sum(parameter.numel() for parameter in self.parameters()),
-        )
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """One codebook."""
+        return (self.quantize.codebook_size,)
 
-    @torch.no_grad()
-    def encode(self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None) -> Tokens:  # noqa: ARG002
-        """Codes `(B, h*w)` of images `(B, 3, S, S)` in [0, 1]; MethodError for other images or lengths."""
-        check_images(images, self.image_size)
-        check_length(tokens, self.grid**2, variable=False)
-        return pack_codes(self.quantize_images(images).codes, self.quantize.codebook_size)
+    def encode_codes(self, images: Tensor) -> Tensor:
+        """Codes `(B, h*w)`, one per cell of the grid in row-major order."""
+        return self.quantize_images(images).codes
 
-    @torch.no_grad()
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Images `(B, 3, S, S)` clamped to [0, 1]; MethodError for codes that are not this tokenizer's."""
-        codes = check_codes(tokens, self.quantize.codebook_size, self.grid**2)
-        return self.decode_latents(self.quantize.lookup(codes)).clamp(0.0, 1.0)
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """Images of codes `(B, h*w)`."""
+        return self.decode_latents(self.quantize.lookup(codes))
 
     def quantize_images(self, images: Tensor) -> Quantized:
         """Differentiable: latents `(B, h*w, z_channels)` of images, quantised."""
@@ -108,6 +95,7 @@ METHOD = TokenizerMethod(
         url="https://arxiv.org/abs/2202.04200",
     ),
     build=MaskGitVQ,
+    from_release=release_arguments,
     variants={
         "imagenet-f16-256": Variant(
             config={

@@ -1,12 +1,10 @@
 """One-D-Piece: a TiTok whose code can be cut anywhere, because training drops its tail."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
 from reference_impls.layers.quantizers import TrainOutput
-from reference_impls.tokenizers.titok import MINI_CONFIG, TiTok, legacy_config
+from reference_impls.tokenizers.titok import MINI_CONFIG, TiTok, legacy_config, release_arguments
 from tokenmark.contracts import Paper, Release, TokenizerMethod, Variant
 
 __all__ = ["METHOD", "OneDPiece"]
@@ -19,11 +17,11 @@ class OneDPiece(TiTok):
     sequence gets shorter, and nothing stands in for the missing tokens (one_d_piece.py, `length`).
     """
 
-    variable_length: ClassVar[bool] = True
+    variable_length = True
 
     def draw_length(self, generator: torch.Generator | None = None) -> int:
         """Tail Token Drop (section 3.2): how many tokens a training batch keeps, uniform in 1 to N."""
-        drawn = torch.randint(1, self.num_latent_tokens + 1, (), generator=generator)
+        drawn = torch.randint(1, self.max_tokens + 1, (), generator=generator)
         return int(drawn)
 
     def forward_train_dropped(self, images: Tensor, generator: torch.Generator | None = None) -> TrainOutput:
@@ -50,6 +48,7 @@ METHOD = TokenizerMethod(
         url="https://arxiv.org/abs/2501.10064",
     ),
     build=OneDPiece,
+    from_release=release_arguments,
     variants={
         "s256": Variant(config=legacy_config("small", 256), release=_release("S", S256_COMMIT)),
         "b256": Variant(config=legacy_config("base", 256), release=_release("B")),

@@ -1,32 +1,33 @@
 """TiTok: an image as a short one-dimensional sequence of latent tokens."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reference_impls.layers.gaussian import DiagonalGaussian, draw_noise
 from reference_impls.layers.maskgit_conv import ConvDecoder
-from reference_impls.layers.quantizers import (
-    DiagonalGaussian,
-    Quantized,
-    TrainOutput,
-    VectorQuantizer,
-    at_least_float32,
-)
+from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.quantizers import Quantized, TrainOutput, VectorQuantizer
 from reference_impls.layers.titok_vit import SIZES, TiTokDecoder, TiTokEncoder, VitSize
-from reference_impls.layers.token_checks import check_codes, check_images, check_latents, check_length, pack_codes
+from reference_impls.layers.token_checks import (
+    LATENT_BITS,
+    bits_of,
+    check_codes,
+    check_latents,
+    check_length,
+    need_noise,
+    pack_codes,
+    pack_latents,
+)
+from reference_impls.layers.tokenizer import ImageTokenizer, codes_of, latents_of
 from reference_impls.tokenizers.maskgit_vq import MaskGitVQ
-from tokenmark.contracts import MethodError, Paper, Release, TokenizerInfo, TokenizerMethod, Tokens, Variant
+from tokenmark.contracts import MethodError, Paper, Release, TokenizerMethod, Tokens, Variant
 
 __all__ = ["METHOD", "TiTok", "legacy_config", "release_arguments"]
 
-LATENT_BITS = 32
-"""Bits of one continuous latent channel: they are kept as float32."""
-
-
-class TiTok(nn.Module):
+class TiTok(ImageTokenizer):
     """TiTok (arXiv 2406.07550) in its three released forms, with the release's keys.
 
     Legacy with `pixel` given: the decoder gives logits over MaskGIT-VQ's codebook; a softmax of them mixes that
@@ -48,8 +49,6 @@ class TiTok(nn.Module):
         commitment_cost: Weight of the quantizer's commitment term.
     """
 
-    variable_length: ClassVar[bool] = False
-
     def __init__(
         self,
         *,
@@ -69,7 +68,8 @@ class TiTok(nn.Module):
         for size in (encoder_size, decoder_size):
             if image_size % size.patch_size:
                 raise MethodError(f"image_size {image_size} is not a multiple of the patch size {size.patch_size}")
-        self.image_size, self.token_size, self.num_latent_tokens = image_size, token_size, num_latent_tokens
+        self.image_size, self.token_size, self.max_tokens = image_size, token_size, num_latent_tokens
+        self.stochastic = codebook_size is None  # the release samples in evaluation too (quantizer.py:156)
         tokens = torch.empty(num_latent_tokens, encoder_size.width)
         self.latent_tokens = nn.Parameter(nn.init.trunc_normal_(tokens, std=encoder_size.width**-0.5))
         sizes: dict[str, int] = {"image_size": image_size, "num_latent_tokens": num_latent_tokens}
@@ -90,47 +90,32 @@ class TiTok(nn.Module):
             self.pixel_decoder = ConvDecoder(**{name: pixel[name] for name in names})
 
     @property
-    def info(self) -> TokenizerInfo:
-        """The length and codebook of the code."""
-        size = None if self.quantize is None else self.quantize.codebook_size
-        return TokenizerInfo(
-            image_size=self.image_size,
-            max_tokens=self.num_latent_tokens,
-            codebook_sizes=() if size is None else (size,),
-            bits_per_token=float(LATENT_BITS * self.token_size) if size is None else math.log2(size),
-            variable_length=self.variable_length,
-            stochastic=size is None,
-            parameters=sum(parameter.numel() for parameter in self.parameters()),
-        )
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """One, or none for a Gaussian bottleneck."""
+        return () if self.quantize is None else (self.quantize.codebook_size,)
 
-    @torch.no_grad()
-    def encode(self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None) -> Tokens:
-        """Codes `(B, N)`, or latents `(B, N, C)`, of images `(B, 3, S, S)` in [0, 1].
+    @property
+    def bits_per_token(self) -> float:
+        """Bits of a code, or of the float32 channels of a latent."""
+        return float(LATENT_BITS * self.token_size) if self.quantize is None else bits_of(self.codebook_sizes)
 
-        Raises MethodError for other images, for lengths that the model cannot give, and for a Gaussian bottleneck
-        without a `generator`: the release samples in evaluation too (quantizer.py:156), with noise from the CPU.
-        Each image draws its noise on its own, so that the result does not depend on how images are batched.
-        """
-        check_images(images, self.image_size)
-        check_length(tokens, self.num_latent_tokens, variable=self.variable_length)
-        if self.quantize is not None:
-            codes = self.quantize_images(images).codes
-            return pack_codes(codes[:, :tokens], self.quantize.codebook_size)
-        if generator is None:
-            raise MethodError("this encoder samples its latents: give encode() a torch.Generator")
-        posterior = self.posterior(images)
-        latents = posterior.sample(self._noise(posterior.mean, generator)).squeeze(2).transpose(1, 2)
-        lengths = torch.full((len(images),), self.num_latent_tokens, dtype=torch.int64, device=images.device)
-        return Tokens(lengths=lengths, bits=lengths.double() * LATENT_BITS * self.token_size, latents=latents)
-
-    @torch.no_grad()
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Images `(B, 3, S, S)` clamped to [0, 1]; MethodError for tokens that are not this tokenizer's."""
-        count = self.num_latent_tokens
+    def _check_tokens(self, tokens: Tokens) -> None:
         if self.quantize is None:
-            return self.decode_latents(check_latents(tokens, count, self.token_size)).clamp(0.0, 1.0)
-        codes = check_codes(tokens, self.quantize.codebook_size, count, variable=self.variable_length)
-        return self.decode_latents(self.quantize.lookup(codes)).clamp(0.0, 1.0)
+            check_latents(tokens, self.max_tokens, self.token_size)
+        else:
+            check_codes(tokens, self.codebook_sizes, self.max_tokens, variable=self.variable_length)
+
+    def _encode(self, images: Tensor, tokens: int | None, generator: torch.Generator | None) -> Tokens:
+        if self.quantize is None:
+            return pack_latents(self._sampled(self.posterior(images), need_noise(generator, "encode")))
+        return pack_codes(self.quantize_images(images).codes[:, :tokens], self.codebook_sizes)
+
+    def _decode(self, tokens: Tokens, generator: torch.Generator | None, text: Tensor | None) -> Tensor:  # noqa: ARG002
+        return self.decode_latents(self._rows(tokens))
+
+    def _rows(self, tokens: Tokens) -> Tensor:
+        """What the decoder takes for tokens: codebook rows, or the latents themselves, `(B, n, C)`."""
+        return latents_of(tokens) if self.quantize is None else self.quantize.lookup(codes_of(tokens))
 
     def encode_latents(self, images: Tensor) -> Tensor:
         """Differentiable: what the encoder gives before its bottleneck, `(B, C, 1, N)`; a Gaussian has 2C."""
@@ -159,11 +144,16 @@ class TiTok(nn.Module):
 
     def decode_pixels(self, logits: Tensor) -> Tensor:
         """Differentiable: images, not clamped, of logits over the pixel codebook (finetuned legacy only)."""
-        if self.pixel_decoder is None or self.pixel_quantize is None:
+        rows = self.pixel_rows(logits)
+        assert self.pixel_decoder is not None  # noqa: S101  where there are rows, there is their decoder
+        return at_least_float32(self.pixel_decoder(rows.to(self.latent_tokens.dtype)))
+
+    def pixel_rows(self, logits: Tensor) -> Tensor:
+        """Differentiable: the pixel codebook's rows mixed by softmaxed logits, `(B, z, g, g)` (titok.py:183-190)."""
+        if self.pixel_quantize is None:
             raise MethodError("stage-1 weights end at logits over pixel codes: decode their argmax with MaskGIT-VQ")
         weights = logits.softmax(1).movedim(1, -1)
-        rows = (weights @ self.pixel_quantize.embedding.weight.to(weights.dtype)).movedim(-1, 1)
-        return at_least_float32(self.pixel_decoder(rows.to(self.latent_tokens.dtype)))
+        return (weights @ self.pixel_quantize.embedding.weight.to(weights.dtype)).movedim(-1, 1)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Differentiable: images `(B, 3, S, S)`, not clamped, of quantised or sampled latents `(B, n, C)`."""
@@ -175,12 +165,10 @@ class TiTok(nn.Module):
         self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None
     ) -> TrainOutput:
         """One differentiable pass over images `(B, 3, S, S)`; only the first `tokens` latents reach the decoder."""
-        check_length(tokens, self.num_latent_tokens, variable=self.variable_length)
+        check_length(tokens, self.max_tokens, variable=self.variable_length)
         if self.quantize is None:
-            if generator is None:
-                raise MethodError("this encoder samples its latents: give forward_train() a torch.Generator")
             posterior = self.posterior(images)
-            sample = posterior.sample(self._noise(posterior.mean, generator)).squeeze(2).transpose(1, 2)
+            sample = self._sampled(posterior, need_noise(generator, "forward_train"))
             return TrainOutput(self.decode_latents(sample), posterior.kl().mean(), None)
         quantized = self.quantize_images(images)
         latents = quantized.quantized[:, :tokens]
@@ -197,9 +185,9 @@ class TiTok(nn.Module):
         self.pixel_decoder.load_state_dict(pixel.decoder.state_dict())
 
     @staticmethod
-    def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-        draws = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for _ in range(len(like))]
-        return torch.stack(draws).to(like) if draws else torch.zeros_like(like)
+    def _sampled(posterior: DiagonalGaussian, generator: torch.Generator) -> Tensor:
+        """Latents `(B, N, C)` drawn from a posterior `(B, C, 1, N)`."""
+        return posterior.sample(draw_noise(posterior.mean, generator)).squeeze(2).transpose(1, 2)
 
 
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,6 +289,7 @@ METHOD = TokenizerMethod(
         url="https://arxiv.org/abs/2406.07550",
     ),
     build=TiTok,
+    from_release=release_arguments,
     variants={
         "l32": Variant(config=legacy_config("large", 32), release=_release("l32")),
         "b64": Variant(config=legacy_config("base", 64), release=_release("b64")),

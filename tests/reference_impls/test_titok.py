@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reference_impls.layers.quantizers import DiagonalGaussian
+from reference_impls.layers.gaussian import DiagonalGaussian
 from reference_impls.tokenizers import maskgit_vq
 from reference_impls.tokenizers.titok import METHOD, TiTok, release_arguments
 from tests import vector_case

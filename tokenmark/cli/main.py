@@ -18,6 +18,7 @@ VERBS = (
     "run",
     "throughput",
     "fid",
+    "parity",
     "show",
     "compare",
     "leaderboard",
