@@ -1,6 +1,6 @@
 """Read a parity vector, fill a module as it says, and compare outputs with it.
 
-A vector records what a paper's official release gives for weights and inputs made by rule; see `tests/parity.py`.
+A vector records what a paper's official release gives for weights and inputs made by rule; see `tokenmark.parity`.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests import parity
+from tokenmark.parity import rules
 
 VECTORS = Path(__file__).parent / "vectors"
 
@@ -33,13 +33,15 @@ def fill(module: nn.Module, vector: dict[str, Any]) -> nn.Module:
     lines = [f"{key}: {got.get(key, 'missing')}, expected {expected.get(key, 'no such key')}" for key in differing]
     assert not differing, "state dict differs from the release's:\n" + "\n".join(lines[:20])
     with torch.no_grad():
-        parity.fill(state, keep=tuple(vector.get("kept", ())))
+        for key, tensor in state.items():
+            if key not in vector.get("kept", ()) and tensor.is_floating_point():
+                tensor.copy_(torch.from_numpy(rules.weight(key, tuple(tensor.shape))))
     return module
 
 
 def inputs(vector: dict[str, Any]) -> dict[str, Tensor]:
     """The vector's inputs: float64, or int64 where their values are given as integers."""
-    return {name: torch.from_numpy(parity.make_input(name, spec)) for name, spec in vector["inputs"].items()}
+    return {name: torch.from_numpy(rules.made_input(name, spec)) for name, spec in vector["inputs"].items()}
 
 
 def check(vector: dict[str, Any], **outputs: Tensor) -> None:
@@ -47,7 +49,7 @@ def check(vector: dict[str, Any], **outputs: Tensor) -> None:
     lines = []
     for name, tensor in outputs.items():
         assert name in vector["outputs"], f"the vector has no output '{name}': {', '.join(vector['outputs'])}"
-        if found := parity.mismatch(vector["outputs"][name], tensor.detach().cpu().numpy()):
+        if found := rules.difference(vector["outputs"][name], tensor.detach().cpu().numpy()):
             lines.append(f"{name}: {found}")
     assert not lines, "\n".join(lines)
 

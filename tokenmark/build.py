@@ -9,7 +9,7 @@ import torch
 from pydantic import JsonValue
 from torch import nn
 
-from tokenmark import registry, weights
+from tokenmark import layouts, registry, weights
 from tokenmark.contracts import (
     Generator,
     GeneratorMethod,
@@ -30,8 +30,34 @@ T = TypeVar("T")
 def tokenizer(method: str, variant: str, device: torch.device, shelf: Shelf | None = None) -> Tokenizer:
     """A tokenizer with its weights, in evaluation mode; published ones from the shelf, the default if none is given."""
     found = registry.get_as(TokenizerMethod, method)
-    chosen = registry.variant_of(found, variant)
-    return _ready(found.build(**chosen.config), found, variant, device, shelf)
+    size = registry.variant_of(found, variant)
+    held = weights_of(found, variant, shelf)
+    return _ready(_sized(found, size, held, variant), found, variant, device, held)
+
+
+def tokenizer_from(method: str, variant: str, held: Weights, device: torch.device) -> Tokenizer:
+    """A tokenizer with weights that somebody names (see `shelf.given`), in evaluation mode.
+
+    Raises:
+        WeightsError: they do not fit.
+    """
+    found = registry.get_as(TokenizerMethod, method)
+    size = registry.variant_of(found, variant)
+    return _ready(_sized(found, size, held, variant), found, variant, device, held)
+
+
+def drawn_tokenizer(method: str, variant: str, device: torch.device) -> Tokenizer:
+    """A tokenizer of a variant's size whose weights are drawn: for its speed, not for its images."""
+    found = registry.get_as(TokenizerMethod, method)
+    with device:
+        built = found.build(**registry.variant_of(found, variant).config)
+    return cast("Tokenizer", _placed(built, device)) if isinstance(built, nn.Module) else built
+
+
+def _sized(method: TokenizerMethod, size: Variant, held: Weights | None, variant: str) -> Tokenizer:
+    released = held is not None and size.weights is None
+    arguments = layouts.arguments(method, size, held.path if held and released else None, f"{method.id}/{variant}")
+    return method.build(**arguments)
 
 
 def generator(
@@ -42,7 +68,8 @@ def generator(
     chosen = registry.variant_of(found, variant)
     settings = preset_of(found, preset)
     decoder = tokenizer(*tokenizer_of(found, chosen), device, shelf)
-    return _ready(found.build(decoder, **chosen.config), found, variant, device, shelf), settings
+    held = weights_of(found, variant, shelf)
+    return _ready(found.build(decoder, **chosen.config), found, variant, device, held), settings
 
 
 def reduced(method: str, model: nn.Module, settings: Mapping[str, JsonValue]) -> ReducedModel:
@@ -111,19 +138,32 @@ def _finite(value: JsonValue) -> bool:
 
 
 def _ready(
-    built: T, method: TokenizerMethod | GeneratorMethod, variant: str, device: torch.device, shelf: Shelf | None
+    built: T, method: TokenizerMethod | GeneratorMethod, variant: str, device: torch.device, held: Weights | None
 ) -> T:
     """Load the weights and put the module on the device; a codec without a state is ready as it is.
 
     Raises:
-        WeightsError: the variant's weights are not here, altered, or do not fit.
+        WeightsError: the variant has none, or they do not fit.
     """
     if not isinstance(built, nn.Module):
         return built
-    found = weights_of(method, variant, shelf)
-    if found is not None:
-        weights.load_strict(built, found.path)
+    bundled = method.variants[variant].weights is not None
+    if held is not None and bundled:
+        weights.load_strict(built, held.path)
+    elif held is not None:
+        layouts.load(built, held.path, method.layout)
     elif built.state_dict():
-        raise WeightsError(f"{method.id}/{variant} has no weights: its file names neither bundled nor published ones")
-    module = built.to(device).eval().requires_grad_(requires_grad=False)
-    return cast("T", module)
+        raise WeightsError(_without_weights(method, variant))
+    return cast("T", _placed(built, device))
+
+
+def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+    """On the device, in evaluation mode; convolutions get the memory order that GPUs are fast in."""
+    ready = module.to(device).eval().requires_grad_(requires_grad=False)
+    return ready.to(memory_format=torch.channels_last) if device.type == "cuda" else ready
+
+
+def _without_weights(method: TokenizerMethod | GeneratorMethod, variant: str) -> str:
+    note = method.variants[variant].note
+    why = note or "its file names neither bundled nor published ones"
+    return f"{method.id}/{variant} has no weights to take by name: {why}"

@@ -14,7 +14,7 @@ from tokenmark.errors import UnknownNameError, WeightsError
 from tokenmark.shelf import Shelf
 from tokenmark.weights import Published
 
-LPIPS = "lpips-"
+LPIPS, TEXT = "lpips-", "clip-text-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def entries(suites_folder: Path | None = None) -> list[Entry]:
     """All that have a name of their own; of timm's many classifiers, those that the suites in a folder measure."""
     found = [entry for name in registry.locations() for entry in _of_method(name)]
     found += [_extractor(name) for name in extractors.PLACES]
-    found += _backbones_of_lpips()
+    found += [*_texts(), *_backbones_of_lpips()]
     return found + [_classifier(name) for name in sorted(_measured(suites_folder))] if suites_folder else found
 
 
@@ -98,6 +98,8 @@ def _read_by(path: Path) -> list[str]:
         match job:
             case suites.ClassificationJob():
                 names |= dict.fromkeys([job.model] if _classifier(job.model).item else [])
+            case suites.TokenizationJob():
+                pass  # its weights are drawn
             case _:
                 names |= dict.fromkeys(_of_variant(job.method, job.variant))
     return list(names)
@@ -110,6 +112,8 @@ def _of_variant(method: str, size: str) -> Iterator[str]:
         variant = registry.variant_of(found, size)
         if variant.release is not None and variant.weights is None:
             yield f"{method}/{size}"
+        if isinstance(found, TokenizerMethod) and found.text:
+            yield found.text
         if variant.tokenizer is not None:
             yield from _of_variant(*variant.tokenizer.split("/", 1))
 
@@ -121,7 +125,7 @@ def _candidates(name: str) -> list[Entry]:
         return list(_of_method(method))
     if name in extractors.PLACES:
         return [_extractor(name)]
-    return _backbones_of_lpips() if name.startswith(LPIPS) else []
+    return _backbones_of_lpips() if name.startswith(LPIPS) else _texts() if name.startswith(TEXT) else []
 
 
 def _sought(name: str) -> Entry:
@@ -146,6 +150,12 @@ def _of_method(name: str) -> Iterator[Entry]:
 
 def _extractor(name: str) -> Entry:
     return Entry(name, "features", extractors.recipe(name).file)
+
+
+def _texts() -> list[Entry]:
+    from tokenmark import texts  # noqa: PLC0415  as above
+
+    return [Entry(name, "text", tower.release) for name, tower in texts.TOWERS.items()]
 
 
 def _backbones_of_lpips() -> list[Entry]:

@@ -263,6 +263,8 @@ class TokenizerMethod(Method):
 
     build: Callable[..., Tokenizer]
     variants: Mapping[str, Variant]
+    text: str = ""
+    """For decoders that are told what the image shows: the network that reads the text (see `tokenmark.texts`)."""
     from_release: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     """The arguments of `build` for a release's own configuration file, read as data; None where it has none."""
 

@@ -16,7 +16,7 @@ from tokenmark.protocols import Protocol
 from tokenmark.protocols.throughput import NO_DATA
 from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
-from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite
+from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite, TokenizationJob
 from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import SEEN, Context
 from tokenmark.weights import Weights
@@ -43,7 +43,7 @@ def check_names(suite: Suite) -> None:
     for job in suite.jobs:
         _check_measures(job, protocols.get(suite.protocol))
         match job:
-            case ReconstructionJob():
+            case ReconstructionJob() | TokenizationJob():
                 registry.variant_of(registry.get_as(TokenizerMethod, job.method), job.variant)
             case GenerationJob():
                 method = registry.get_as(GeneratorMethod, job.method)
@@ -56,6 +56,8 @@ def check_names(suite: Suite) -> None:
 
 def _check_measures(job: Job, protocol: Protocol) -> None:
     speed = "list measures = ['cost', 'throughput']"
+    if isinstance(job, TokenizationJob):
+        return
     if protocol.data == NO_DATA and not isinstance(job, ClassificationJob):
         raise SuiteError(f"protocol {protocol.id} reads no data, which {job.task} needs: choose another protocol")
     if not isinstance(job, ClassificationJob) or "accuracy" not in measures_of(job):
@@ -108,6 +110,8 @@ def _parts(job: Job) -> list[dict[str, Any]]:
             return [{"variant": job.variant, "tokens": tokens} for tokens in job.tokens or ()]
         case GenerationJob():
             return [{"variant": job.variant, "settings": {"preset": job.preset}}]
+        case TokenizationJob():
+            return [{"variant": job.variant, "precision": job.precision}]
         case ClassificationJob():
             settings = _given(job.method, job.settings)
             return [{"variant": job.model, "settings": settings, "precision": job.precision}]
@@ -164,7 +168,7 @@ def _spec(
 
 def _data(job: Job, protocol: Protocol, folder: Path) -> tuple[dict[str, str], int]:
     """The hash of what a run compares with or reads, by name, and how many images it is of."""
-    if protocol.data == NO_DATA:
+    if protocol.data == NO_DATA or isinstance(job, TokenizationJob):
         return {}, 0
     if isinstance(job, GenerationJob):
         samples = job.samples if job.samples is not None else protocol.samples
@@ -192,17 +196,29 @@ def _timing(suite: Suite) -> dict[str, JsonValue]:
 
 def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     """All weights that a run reads, their bytes checked."""
+    if isinstance(job, TokenizationJob):
+        return []
     if isinstance(job, ClassificationJob):
         return _there([backbones.weights_of(job.model, shelf)])
     measures = set(measures_of(job))
     if isinstance(job, ReconstructionJob):
-        own = build.weights_of(registry.get_as(TokenizerMethod, job.method), job.variant, shelf)
-        return _there([own, *_judges(measures, protocol, shelf)])
+        tokenizer = registry.get_as(TokenizerMethod, job.method)
+        own = build.weights_of(tokenizer, job.variant, shelf)
+        return _there([own, _told(tokenizer, shelf), *_judges(measures, protocol, shelf)])
     method = registry.get_as(GeneratorMethod, job.method)
     own = build.weights_of(method, job.variant, shelf)
     decoder, size = build.tokenizer_of(method, registry.variant_of(method, job.variant))
     pixels = build.weights_of(registry.get_as(TokenizerMethod, decoder), size, shelf)
     return _there([own, pixels, *_judges(measures, protocol, shelf)])
+
+
+def _told(tokenizer: TokenizerMethod, shelf: Shelf) -> Weights | None:
+    """The weights of the network that reads what a decoder is told in words."""
+    if not tokenizer.text:
+        return None
+    from tokenmark import texts  # noqa: PLC0415  open_clip takes seconds, and few tokenizers need it
+
+    return texts.check(tokenizer.text, shelf)
 
 
 def _judges(measures: set[str], protocol: Protocol, shelf: Shelf) -> list[Weights | None]:

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from tokenmark.files import canonical_json, sha256_text
 
-TaskName = Literal["reconstruction", "generation", "classification"]
+TaskName = Literal["reconstruction", "generation", "classification", "tokenization"]
 Precision = Literal["float32", "bfloat16"]
 Sha256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

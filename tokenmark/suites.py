@@ -55,7 +55,15 @@ class ClassificationJob(_Job):
     """The type of the model's weights and tokens; accuracy is measured in the one that is timed."""
 
 
-Job = ReconstructionJob | GenerationJob | ClassificationJob
+class TokenizationJob(_Job):
+    """Time a tokenizer of a variant's size, its weights drawn: speed needs neither data nor weights."""
+
+    task: Literal["tokenization"]
+    variant: str
+    precision: Precision = "float32"
+
+
+Job = ReconstructionJob | GenerationJob | ClassificationJob | TokenizationJob
 
 
 class TimingTable(_Strict):
@@ -132,7 +140,7 @@ def _check(measures: Iterable[str], task: TaskName, where: str) -> None:
 def first_line(error: pydantic.ValidationError) -> str:
     """The first problem as `where: what is wrong`, with the nearest key for a misspelt one."""
     first = error.errors()[0]
-    tags = {"reconstruction", "generation", "classification"}
+    tags = set(TASKS)
     place = [str(part) for part in first["loc"]]
     # pydantic puts the job's tag into the path; a reader of the file does not know it
     where = ".".join(part for at, part in enumerate(place) if not (part in tags and place[at - 1].isdigit()))
@@ -147,5 +155,5 @@ def first_line(error: pydantic.ValidationError) -> str:
 
 
 def _keys() -> set[str]:
-    models = (Suite, TimingTable, ReconstructionJob, GenerationJob, ClassificationJob)
+    models = (Suite, TimingTable, ReconstructionJob, GenerationJob, ClassificationJob, TokenizationJob)
     return {name for model in models for name in model.model_fields}

@@ -237,6 +237,26 @@ TRACKS = (
         ),
     ),
     Track(
+        id="tokenization",
+        title="Speed of tokenizers",
+        about="Drawn weights and random images; encoding and decoding each by itself, then one after the other."
+        " Intervals are 95 %.",
+        value="both_images_per_second",
+        rising=True,
+        columns=(
+            NAME,
+            Column("parameters", "of encoder and decoder", parameters_cell),
+            Column("encode/s", "images per second, at the best batch", bare("encode_images_per_second", 1)),
+            Column("decode/s", "images per second, at the best batch", bare("decode_images_per_second", 1)),
+            Column("both/s", "encoded, then decoded", ranged("both_images_per_second", 1)),
+            Column("compiled/s", "both, through torch.compile", bare("both_compiled_images_per_second", 1)),
+            Column("batch", "at which both together are fastest", bare("best_batch", 0)),
+            Column("encode ms", "latency at batch 1, median", bare("encode_latency_p50_ms", 1)),
+            Column("decode ms", "latency at batch 1, median", bare("decode_latency_p50_ms", 1)),
+            Column("memory", "of one call beyond weights and images, GiB", bare("call_memory_bytes", 2, 2.0**-30)),
+        ),
+    ),
+    Track(
         id="throughput",
         title="Throughput",
         about="Timed in turns with the unreduced model in one process, ranked by that ratio: it holds where a machine's"

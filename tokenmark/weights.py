@@ -5,6 +5,7 @@ holds the hash, the recipe that trained them, its seed and data, and what they r
 by `tokenmark.shelf`.
 """
 
+import argparse
 import pickle
 import tomllib
 from collections.abc import Mapping
@@ -87,19 +88,30 @@ def bundled(package: str, name: str) -> Weights:
     return Weights(name, path, digest, card)
 
 
+def content(path: Path) -> Any:
+    """All that a file of weights holds, read without running code: of safetensors the tensors, else what torch saved.
+
+    Raises:
+        WeightsError: it cannot be read, or holds anything but tensors and plain data.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        # A Namespace holds the training's arguments in some releases: names and values, and no behaviour.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path} cannot be read as tensors alone: {reason}") from error
+
+
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a file by torch.save that holds tensors and nothing else.
 
     Raises:
         WeightsError: it cannot be read, or holds anything but named tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, safetensors.SafetensorError) as error:
-        reason = str(error).partition("\n")[0]
-        raise WeightsError(f"{path} cannot be read as tensors alone: {reason}") from error
+    tensors = content(path)
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise WeightsError(f"{path} does not hold named tensors: take a file with a state dictionary")
     return tensors

@@ -4,7 +4,8 @@ from tokenmark.tasks.base import Task
 from tokenmark.tasks.classification import CLASSIFICATION
 from tokenmark.tasks.generation import GENERATION
 from tokenmark.tasks.reconstruction import RECONSTRUCTION
+from tokenmark.tasks.tokenization import TOKENIZATION
 
-TASKS: dict[str, Task] = {task.name: task for task in (RECONSTRUCTION, GENERATION, CLASSIFICATION)}
+TASKS: dict[str, Task] = {task.name: task for task in (RECONSTRUCTION, GENERATION, CLASSIFICATION, TOKENIZATION)}
 
 __all__ = ["TASKS", "Task"]

@@ -2,14 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from tokenmark import build, networks, protocols, splits
+from tokenmark import build, networks, protocols, registry, splits
 from tokenmark.autocast import autocast
-from tokenmark.contracts import Tokens
+from tokenmark.contracts import TokenizerMethod, Tokens
 from tokenmark.errors import DataError
 from tokenmark.measures import lpips
 from tokenmark.measures.base import Measure
@@ -29,7 +29,7 @@ SHOWN = 10
 
 
 def noise_of(protocol: Protocol, seed: int, start: int) -> torch.Generator:
-    """What a stochastic encoder draws from for the batch that begins at image `start`.
+    """What a tokenizer that draws noise draws from for the batch that begins at image `start`, decoders after encoders.
 
     Raises:
         DataError: the protocol leaves it to whoever made the images.
@@ -37,8 +37,18 @@ def noise_of(protocol: Protocol, seed: int, start: int) -> torch.Generator:
     if protocol.stochastic_encoder == "seeded-per-batch":
         return torch.Generator().manual_seed(seed + start)
     raise DataError(
-        f"protocol {protocol.id} says no noise for a stochastic encoder: choose one made for reconstruction"
+        f"protocol {protocol.id} says no noise for a stochastic tokenizer: choose one made for reconstruction"
     )
+
+
+def _reader(method: str, context: Context) -> Callable[[Tensor], Tensor] | None:
+    """What turns labels into the text features that a decoder needs; None where it needs none."""
+    name = registry.get_as(TokenizerMethod, method).text
+    if not name:
+        return None
+    from tokenmark import texts  # noqa: PLC0415  open_clip takes seconds, and few tokenizers need it
+
+    return texts.load(name, context.device, context.shelf)
 
 
 class ReconstructionSession:
@@ -49,6 +59,7 @@ class ReconstructionSession:
         self._protocol = protocols.get(spec.protocol)
         self._data = splits.load(self._protocol, "reconstruction", context.data)
         self._tokenizer = build.tokenizer(spec.method, spec.variant or "", context.device, context.shelf)
+        self._told = _reader(spec.method, context)
         self._network = None
         if SEEN & set(spec.measures):
             self._network = networks.load(self._protocol, context.device, shelf=context.shelf)
@@ -74,19 +85,24 @@ class ReconstructionSession:
         }
         self.measures = {name: makers[name]() for name in spec.measures}
 
-    def _reconstruct(self, originals: Tensor, start: int) -> tuple[Tensor, Tokens]:
-        noise = noise_of(self._protocol, self._spec.seed, start) if self._info.stochastic else None
+    def _reconstruct(self, originals: Tensor, labels: Tensor, start: int) -> tuple[Tensor, Tokens]:
+        draws = self._info.stochastic or self._info.draws_to_decode
+        noise = noise_of(self._protocol, self._spec.seed, start) if draws else None
+        # a method of other people's may know neither word
+        more: dict[str, Any] = {"generator": noise} if self._info.draws_to_decode else {}
+        if self._told is not None:
+            more["text"] = self._told(labels)
         with autocast(self._protocol, self._device):
             tokens = self._tokenizer.encode(originals, self._spec.tokens, noise)
-            decoded = self._tokenizer.decode(tokens)
+            decoded = self._tokenizer.decode(tokens, **more)
         images = finite(decoded.float(), self._spec.title, "images")
         return quantised(images, self._protocol.uint8_rule), tokens
 
     def step(self, start: int, stop: int) -> None:
         """Encode, decode and compare these images."""
         with torch.inference_mode():
-            originals, _ = self._data.batch(start, stop, self._device)
-            images, tokens = self._reconstruct(originals, start)
+            originals, labels = self._data.batch(start, stop, self._device)
+            images, tokens = self._reconstruct(originals, labels, start)
             seen = self._network(images) if self._network is not None else None
             for measure in self.measures.values():
                 match measure:
@@ -104,12 +120,18 @@ class ReconstructionSession:
         assert self._network is not None  # noqa: S101  it is there where features are measured
         return cast("Rows", self._network(originals).features.cpu().numpy())
 
+    def _knows(self) -> list[str]:
+        """What a reader must know of a decoder that is told more than the code."""
+        if self._told is None:
+            return []
+        return ["not comparable without saying so: the decoder is told the image's own class in words"]
+
     def finish(self, say: Callable[[str], None]) -> Outcome:
         """Values, the code's facts, and a picture of the first images above their reconstructions."""
         say("distances")
         with torch.inference_mode():
-            originals, _ = self._data.batch(0, min(SHOWN, self.total), self._device)
-            images, _ = self._reconstruct(originals, 0)
+            originals, labels = self._data.batch(0, min(SHOWN, self.total), self._device)
+            images, _ = self._reconstruct(originals, labels, 0)
         info = self._info
         return Outcome(
             values=computed(self.measures.values()),
@@ -120,7 +142,7 @@ class ReconstructionSession:
                 "variable_length": info.variable_length,
                 "parameters": info.parameters,
             },
-            warnings=self._data.warnings,
+            warnings=[*self._data.warnings, *self._knows()],
             pictures={
                 "reconstructions": (
                     grid(torch.cat([originals, images]).cpu(), len(originals)),

@@ -60,15 +60,25 @@ def test_any_codes_of_any_lengths(batch, longest, size, data):
     assert {value.n for value in book.compute()} == {batch}
 
 
-@pytest.mark.parametrize("sizes", [(), (8, 8)])
-def test_refuses_what_has_not_one_codebook(sizes):
-    with pytest.raises(MethodError, match="one codebook"):
+@pytest.mark.parametrize(("sizes", "words"), [((), "integer codes"), ((1 << 36,), "68,719,476,736 entries")])
+def test_refuses_what_cannot_be_counted(sizes, words):
+    with pytest.raises(MethodError, match=words):
         Codebook(sizes)
 
 
-def test_codes_beyond_the_codebook_are_not_lost():
-    with pytest.raises(ValueError, match="broadcast"):
-        Codebook((4,)).update(tokens([[0, 4]]))
+def test_several_codebooks_are_each_counted_and_averaged():
+    book = Codebook((4, 2))
+    book.update(tokens([[[0, 1], [1, 1]], [[2, 1], [3, 1]]]))
+    entropies = (2.0, 0.0)
+    assert numbers(book) == pytest.approx(
+        {"codebook_use": (1 + 0.5) / 2, "codebook_entropy": np.mean(entropies), "codebook_perplexity": 2.0}
+    )
+
+
+@pytest.mark.parametrize(("sizes", "codes"), [((4,), [[0, 4]]), ((4, 4), [[[0, 0], [4, 0]]]), ((4,), [[0, -1]])])
+def test_codes_beyond_the_codebook_are_not_lost(sizes, codes):
+    with pytest.raises(MethodError, match="beyond its codebook"):
+        Codebook(sizes).update(tokens(codes))
 
 
 def test_rate():

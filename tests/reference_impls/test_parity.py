@@ -1,0 +1,50 @@
+"""Every method gives what its release gives: all vectors and all checkpoints' manifests, through `tokenmark parity`."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.vector_case import VECTORS
+from tokenmark import parity, registry
+from tokenmark.contracts import GeneratorMethod, TokenizerMethod
+from tokenmark.parity.compare import key_problems
+
+FILES = sorted(path for path in VECTORS.glob("*.json") if path.name.partition("__")[0] in registry.parities())
+MANIFESTS = [path for path in FILES if path.name.endswith(".manifest.json")]
+OTHER_NETWORKS = {"tokenbridge__tokenbridge_large", "tokenbridge__tokenbridge_huge", "larp__LARP-L-long-AR"}
+"""Manifests of a generator that writes the method's tokens: no variant of the tokenizer holds it."""
+
+
+def name(path: Path) -> str:
+    return path.name.removesuffix(".json")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_agrees_with_its_release(path):
+    report = parity.compare(parity.load(path))
+    assert report.mismatches == ()
+    assert report.keys > 0
+
+
+@functools.cache
+def built(system: str, variant: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        return registry.get_as(TokenizerMethod, system).build(**registry.get(system).variants[variant].config)
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=name)
+def test_a_registered_variant_holds_the_checkpoint(path):
+    vector = parity.load(path)
+    method = registry.get(vector.system)
+    if isinstance(method, GeneratorMethod) or name(path).removesuffix(".manifest").startswith(tuple(OTHER_NETWORKS)):
+        pytest.skip("a generator's checkpoint: its variants are built with their tokenizer, in its own test")
+    variants = [variant for variant, size in method.variants.items() if size.weights is None]
+    assert any(not key_problems(built(vector.system, variant), vector, method.layout) for variant in variants)
+
+
+def test_every_vector_of_a_tokenizer_is_run():
+    tokenizers = {name for name in registry.locations() if isinstance(registry.get(name), TokenizerMethod)}
+    have = {path.name.partition("__")[0] for path in VECTORS.glob("*.json")}
+    assert tokenizers & have <= set(registry.parities())

@@ -1,0 +1,228 @@
+"""Tokenization: how fast a tokenizer of official size encodes and decodes, with drawn weights and no data.
+
+Speed does not depend on what the weights hold, except where a method's code is as long as an image needs: there it
+says nothing of trained weights, and a warning says so.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from tokenmark import build, memory
+from tokenmark.contracts import Tokenizer, Tokens
+from tokenmark.errors import AuditError, TokenmarkError
+from tokenmark.measures import attention, energy, throughput
+from tokenmark.measures.base import Measure
+from tokenmark.measures.throughput import Timed, Timing
+from tokenmark.records import Value
+from tokenmark.spec import RunSpec
+from tokenmark.tasks.base import Context, Outcome, Task
+from tokenmark.tasks.inputs import Noise, filled
+
+ENCODE, DECODE, BOTH = "encode", "decode", "both"
+COMPILED = "both, compiled"
+SAME_CODES = 0.98
+"""The share of codes that a second encoding of the same images, by a fresh copy, must give again."""
+MOST_DIFFERENT = 0.05
+"""How far, in shares of their length, the images of a timed decoding may be from those of a fresh copy."""
+
+
+class TokenizationSession:
+    """A tokenizer under the clock."""
+
+    def __init__(self, spec: RunSpec, context: Context) -> None:
+        self._spec, self._device = spec, context.device
+        torch.manual_seed(spec.seed)
+        self._tokenizer = build.drawn_tokenizer(spec.method, spec.variant or "", context.device)
+        info = self._tokenizer.info
+        self._info = info
+        self._data = Noise((3, info.image_size, info.image_size), spec.seed)
+        self.measures: dict[str, Measure] = {}
+        self.total = 0
+
+    def step(self, start: int, stop: int) -> None:
+        """There is nothing to do image by image."""
+
+    def finish(self, say: Callable[[str], None]) -> Outcome:
+        """Time every batch size that fits into memory."""
+        timing = Timing(**cast("dict[str, Any]", self._spec.timing))
+        outcome = Outcome([], details={"weights": f"random, drawn from seed {self._spec.seed}"})
+        points: list[_Point] = []
+        for batch in sorted(set(timing.batches)):
+            say(f"timing, batch {batch}")
+            try:
+                points.append(self._point(batch, timing, outcome.warnings))
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            else:
+                continue
+            memory.release()  # outside of `except`: the error's frames hold what filled the memory
+            if not points:
+                raise TokenmarkError(f"batch {batch} does not fit into memory: give smaller batches ({reason[:120]})")
+            outcome.warnings.append(f"batch {batch} does not fit into memory: the sweep ends before it")
+            break
+        outcome.values = _values(points, self._info.parameters)
+        outcome.details["throughput"] = [point.to_json() for point in points]
+        outcome.details["parameters"] = self._info.parameters
+        outcome.details["precision"] = f"{self._spec.precision}, by autocast where it is not float32"
+        return outcome
+
+    def _point(self, batch: int, timing: Timing, warnings: list[str]) -> "_Point":
+        coder = _Coder(self._tokenizer, self._spec, self._device)
+        images = filled(self._data, batch, self._device)
+        calls = coder.calls(images)
+        _audit(coder, _Coder(copy.deepcopy(self._tokenizer), self._spec, self._device), images)
+        if timing.compiled:
+            calls |= _compiled(coder, images, warnings)
+        timed = throughput.measure(calls, images, timing)
+        if not timed.steady:
+            warnings.append(f"batch {batch}: the warm-up ended before times were steady")
+        kernels = {name: attention.kernels(call, images) for name, call in calls.items() if name != COMPILED}
+        peaks = {name: memory.of_call(self._device, lambda call=call: call(images)) for name, call in calls.items()}  # type: ignore[misc]
+        meter = energy.meter(self._device)
+        joules = {} if meter is None else {BOTH: meter.joules_per_call(calls[BOTH], images, timing.min_seconds) / batch}
+        known = {name: count for name, count in peaks.items() if count is not None}
+        return _Point(timed, kernels, known, joules)
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """What was measured at one batch size."""
+
+    timed: Timed
+    attention: dict[str, dict[str, int]]
+    memory: dict[str, int]
+    joules: dict[str, float]
+
+    def to_json(self) -> JsonValue:
+        """The point as it stands in a record."""
+        timed = self.timed
+        facts: dict[str, JsonValue] = {
+            "batch": timed.batch,
+            "rounds": min(len(times) for times in timed.seconds.values()),
+            "steady": timed.steady,
+            "images_per_second": {name: round(timed.images_per_second(name), 2) for name in timed.seconds},
+            **{
+                f"p{q}_ms": {name: round(timed.quantile_ms(name, q / 100), 4) for name in timed.seconds}
+                for q in (50, 90, 99)
+            },
+            "attention": {name: dict(kernels) for name, kernels in self.attention.items()},
+        }
+        if self.memory:
+            facts["call_memory_bytes"] = dict(self.memory)
+        if self.joules:
+            facts["joules_per_image"] = {name: float(f"{joules:.4g}") for name, joules in self.joules.items()}
+        return facts
+
+
+class _Coder:
+    """A tokenizer's calls on the path that is timed: noise from a seed, text features that are drawn."""
+
+    def __init__(self, tokenizer: Tokenizer, spec: RunSpec, device: torch.device) -> None:
+        self.tokenizer, self._device, self._seed = tokenizer, device, spec.seed
+        self._half = spec.precision == "bfloat16"
+        self._info = tokenizer.info
+
+    def encode(self, images: Tensor) -> Tokens:
+        """Tokens of images on the device."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            return self.tokenizer.encode(images, None, self._noise() if self._info.stochastic else None)
+
+    def decode(self, tokens: Tokens) -> Tensor:
+        """Images of tokens."""
+        more: dict[str, Any] = {"generator": self._noise()} if self._info.draws_to_decode else {}
+        if self._info.text is not None:
+            drawn = torch.rand(self._info.text, generator=torch.Generator().manual_seed(self._seed))
+            more["text"] = drawn.to(self._device).expand(len(tokens.lengths), -1, -1)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            return self.tokenizer.decode(tokens, **more)
+
+    def calls(self, images: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What is timed, by name; decoding starts from the tokens of `images`, which are made once."""
+        with torch.inference_mode():
+            tokens = self.encode(images)
+        return {
+            ENCODE: lambda given: _content(self.encode(given)),
+            DECODE: lambda _given: self.decode(tokens),
+            BOTH: lambda given: self.decode(self.encode(given)),
+        }
+
+    def _noise(self) -> torch.Generator:
+        return torch.Generator(self._device).manual_seed(self._seed)
+
+
+def _content(tokens: Tokens) -> Tensor:
+    content = tokens.codes if tokens.codes is not None else tokens.latents
+    assert content is not None  # noqa: S101  one of the two is always there
+    return content
+
+
+def _audit(coder: _Coder, fresh: _Coder, images: Tensor) -> None:
+    """The calls that are timed must give, on images and on their negatives, what a fresh copy gives.
+
+    Raises:
+        AuditError: they do not: a call skips work, or remembers an answer.
+    """
+    with torch.inference_mode():
+        for given in (images, 1 - images):
+            tokens, expected = coder.encode(given), fresh.encode(given.clone())
+            if tokens.codes is not None and expected.codes is not None:
+                same = float((tokens.codes == expected.codes).double().mean())
+                if same < SAME_CODES:
+                    raise AuditError(f"two encodings of the same images share {same:.1%} of their codes only")
+            one, other = coder.decode(expected), fresh.decode(expected)
+            off = float((one - other).double().norm() / other.double().norm().clamp_min(1e-9))
+            if not off <= MOST_DIFFERENT:
+                raise AuditError(f"two decodings of the same tokens differ by {off:.2g} of their length")
+
+
+def _compiled(coder: _Coder, images: Tensor, warnings: list[str]) -> Mapping[str, Callable[[Tensor], Tensor]]:
+    """Encoding and decoding through torch.compile, if that succeeds; that it does not is a warning."""
+    both = torch.compile(lambda given: coder.decode(coder.encode(given)), dynamic=False)
+    try:
+        with torch.inference_mode():
+            both(images)
+    except Exception as error:  # noqa: BLE001  the compiler may fail in any way
+        warnings.append(f"torch.compile failed: {type(error).__name__}: {str(error).partition(chr(10))[0][:120]}")
+        return {}
+    return {COMPILED: cast("Callable[[Tensor], Tensor]", both)}
+
+
+def _values(points: list[_Point], parameters: int) -> list[Value]:
+    """Images per second at the batch where both together are fastest, latency at batch 1, memory."""
+    values = []
+    for timed in (point.timed for point in points if point.timed.batch == 1):
+        for name in (ENCODE, DECODE, BOTH):
+            n = len(timed.seconds[name])
+            values += [
+                Value(name=f"{name}_latency_p{q}_ms", value=timed.quantile_ms(name, q / 100), n=n) for q in (50, 90, 99)
+            ]
+    best = max(points, key=lambda point: point.timed.images_per_second(BOTH))
+    for name in (name for name in (ENCODE, DECODE, BOTH, COMPILED) if name in best.timed.seconds):
+        n = len(best.timed.seconds[name])
+        rate, spread = best.timed.images_per_second(name), best.timed.spread(name)
+        label = name.replace(", ", "_")
+        values.append(Value(name=f"{label}_images_per_second", value=rate, n=n, interval=spread))
+    values.append(Value(name="best_batch", value=float(best.timed.batch), n=len(points)))
+    if BOTH in best.memory:
+        values.append(Value(name="call_memory_bytes", value=float(best.memory[BOTH]), n=best.timed.batch))
+    if BOTH in best.joules:
+        values.append(Value(name="joules_per_image", value=best.joules[BOTH], n=best.timed.batch))
+    values.append(Value(name="parameters", value=float(parameters), n=1))
+    return values
+
+
+TOKENIZATION = Task(
+    name="tokenization",
+    title="Speed of tokenizers",
+    measures=("throughput",),
+    usual=("throughput",),
+    open=cast("Callable[[RunSpec, Context], TokenizationSession]", TokenizationSession),
+)
