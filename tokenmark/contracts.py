@@ -219,6 +219,8 @@ class Parity:
     """The module that a release's configuration and variant describe; the method's layout maps the release's keys."""
     outputs: Callable[[Any, ParityCase], Mapping[str, Tensor]]
     """Every wanted output of the filled module, under the vector's name and in its shape; more do no harm."""
+    optional: tuple[str, ...] = ()
+    """Prefixes of the module's keys that training left in checkpoints, and that a vector may leave out."""
 
 
 @dataclass(frozen=True, slots=True)

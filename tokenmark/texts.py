@@ -4,8 +4,8 @@ TA-TiTok (arXiv 2501.07730) decodes with the text "A photo of a {class}.", the c
 label: whoever compares its numbers should know that.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import open_clip
 import torch
@@ -49,8 +49,26 @@ def check(name: str, shelf: Shelf | None = None) -> Weights:
     return (shelf or Shelf()).find(chosen("text network", name, TOWERS).release, name)
 
 
-def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Callable[[Tensor], Tensor]:
-    """Text features of ImageNet's class indices: int64 `(B,)` to `(B, tokens, channels)`, each class read once.
+@dataclass(slots=True)
+class Reader:
+    """A text network with its weights; what it was told once it does not read again."""
+
+    network: TextTransformer
+    read: dict[str, Tensor] = field(default_factory=dict)
+
+    def of(self, texts: Sequence[str]) -> Tensor:
+        """Features `(B, tokens, channels)` of texts, behind the last norm, before projection and pooling."""
+        for text in set(texts) - set(self.read):
+            self.read[text] = of_texts(self.network, [text])[0]
+        return torch.stack([self.read[text] for text in texts])
+
+    def of_classes(self, labels: Tensor) -> Tensor:
+        """The same of what is said of ImageNet's classes, by their indices, int64 `(B,)`."""
+        return self.of([prompt(label) for label in labels.tolist()])
+
+
+def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Reader:
+    """A text network with its published weights.
 
     Raises:
         UnknownNameError: there is no such network here.
@@ -60,15 +78,7 @@ def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Callabl
     network = tower(TOWERS[name].architecture)
     kept = {key: value for key, value in weights.read(found.path).items() if key in network.state_dict()}
     weights.fill_strict(network, kept, found.path)
-    network.to(device).eval().requires_grad_(requires_grad=False)
-    read: dict[int, Tensor] = {}
-
-    def features(labels: Tensor) -> Tensor:
-        for label in set(labels.tolist()) - set(read):
-            read[label] = of_texts(network, [prompt(label)])[0]
-        return torch.stack([read[label] for label in labels.tolist()])
-
-    return features
+    return Reader(network.to(device).eval().requires_grad_(requires_grad=False))
 
 
 def tower(architecture: str) -> TextTransformer:

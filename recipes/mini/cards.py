@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -53,6 +54,6 @@ def write(recipe: Recipe, model: nn.Module, train: PreparedData, held_out: Prepa
     return reached
 
 
-def _lines(values: dict[str, object]) -> str:
+def _lines(values: Mapping[str, object]) -> str:
     """TOML keys and values; JSON's strings, numbers, booleans and flat lists are TOML's."""
     return "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None)

@@ -1,4 +1,4 @@
-"""The three trained tokenizers: MaskGIT-VQ first, then TiTok and One-D-Piece over its codes and decoder."""
+"""The trained tokenizers: grids first, then TiTok and One-D-Piece over MaskGIT-VQ's codes and decoder."""
 
 from collections.abc import Callable
 from typing import cast
@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.mini.training import Batch, Recipe
+from reference_impls.layers.grid_vq import GridVQ
 from reference_impls.layers.quantizers import VectorQuantizer
+from reference_impls.tokenizers.fsq import METHOD as FSQ
+from reference_impls.tokenizers.mar_vae import METHOD as MAR_VAE
+from reference_impls.tokenizers.mar_vae import MarVAE
+from reference_impls.tokenizers.maskbit import METHOD as MASKBIT
 from reference_impls.tokenizers.maskgit_vq import METHOD as MASKGIT_VQ
 from reference_impls.tokenizers.maskgit_vq import MaskGitVQ
 from reference_impls.tokenizers.one_d_piece import METHOD as ONE_D_PIECE
@@ -22,23 +27,22 @@ from tokenmark.measures.pixels import psnr, ssim
 REVIVE_EVERY, REVIVE_UNTIL = 20, 0.7
 DROPS = 4
 """Parts of a batch that have a length of their own under Tail Token Drop."""
+KL_WEIGHT = 1e-5
 STAGE_1 = 0.25
 """Share of the training in which TiTok's decoder learns MaskGIT-VQ's codes; after it, it learns pixels."""
 
 
 def reaches(model: nn.Module, data: PreparedData) -> dict[str, float]:
-    """PSNR and SSIM on the held-out digits, and the share of the codebook that they use."""
+    """PSNR and SSIM on the held-out digits, and the share of the codebook that they use, if there is one."""
     images, _ = data.batch(0, len(data))
     tokenizer = cast("Tokenizer", model)
-    tokens = tokenizer.encode(images)
+    noise = torch.Generator().manual_seed(0) if tokenizer.info.stochastic else None
+    tokens = tokenizer.encode(images, None, noise)
     decoded = tokenizer.decode(tokens)
-    assert tokens.codes is not None
-    used = len(tokens.codes.unique()) / tokenizer.info.codebook_sizes[0]
-    return {
-        "psnr": float(psnr(decoded, images).mean()),
-        "ssim": float(ssim(decoded, images).mean()),
-        "codebook_use": used,
-    }
+    found = {"psnr": float(psnr(decoded, images).mean()), "ssim": float(ssim(decoded, images).mean())}
+    if tokens.codes is not None:
+        found["codebook_use"] = len(tokens.codes.unique()) / tokenizer.info.codebook_sizes[0]
+    return found
 
 
 def revive(quantizer: VectorQuantizer, latents: Callable[[], Tensor], codes: Tensor, batch: Batch) -> None:
@@ -67,6 +71,23 @@ def vq_loss(model: nn.Module, batch: Batch) -> Tensor:
     return pixel_loss(out.reconstruction, batch.images) + 0.1 * out.quantizer_loss
 
 
+def grid_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Pixels plus the quantizer's own terms, for quantizers without rows that could fall out of use."""
+    out = cast("GridVQ", model).forward_train(batch.images)
+    return pixel_loss(out.reconstruction, batch.images) + 0.1 * out.quantizer_loss
+
+
+def kl_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Pixels plus the divergence of the latents from the standard normal, with a very small weight."""
+    out = cast("MarVAE", model).forward_train(batch.images, batch.generator)
+    return pixel_loss(out.reconstruction, batch.images) + KL_WEIGHT * out.quantizer_loss
+
+
+def blank(method: TokenizerMethod, variant: str = "mini") -> Callable[[], nn.Module]:
+    """The method's small size with drawn weights."""
+    return lambda: cast("nn.Module", method.build(**method.variants[variant].config))
+
+
 def _grid_latents(tokenizer: MaskGitVQ, images: Tensor) -> Tensor:
     latents: Tensor = tokenizer.encoder(images)
     return latents.flatten(2).transpose(1, 2)
@@ -75,12 +96,12 @@ def _grid_latents(tokenizer: MaskGitVQ, images: Tensor) -> Tensor:
 def build_titok(method: TokenizerMethod) -> Callable[[], nn.Module]:
     """A blank TiTok whose pixel decoder is the trained MaskGIT-VQ's."""
 
-    def blank() -> nn.Module:
-        model = cast("TiTok", method.build(**method.variants["mini-16"].config))
+    def over_teacher() -> nn.Module:
+        model = cast("TiTok", blank(method, "mini-16")())
         model.load_pixel_decoder(teacher())
         return model
 
-    return blank
+    return over_teacher
 
 
 def teacher() -> MaskGitVQ:
@@ -125,7 +146,7 @@ def _parts(latents: Tensor, batch: Batch, tail_drop: bool) -> list[Tensor]:
 VQ = Recipe(
     name="maskgit-vq-mini",
     package="reference_impls",
-    build=lambda: cast("nn.Module", MASKGIT_VQ.build(**MASKGIT_VQ.variants["mini"].config)),
+    build=blank(MASKGIT_VQ),
     loss=vq_loss,
     epochs=40,
     lr=2e-3,
@@ -133,6 +154,42 @@ VQ = Recipe(
     reaches=reaches,
     source="VQGAN, arXiv 2012.09841, equation 4; MaskGIT, arXiv 2202.04200, section 3.1",
     differs="no perceptual and no adversarial term; unused codes are moved onto latents during the first 70 %",
+)
+FSQ_MINI = Recipe(
+    name="fsq-mini",
+    package="reference_impls",
+    build=blank(FSQ),
+    loss=grid_loss,
+    epochs=40,
+    lr=2e-3,
+    weight_decay=0.0,
+    reaches=reaches,
+    source="FSQ, arXiv 2309.15505, section 5.1: MaskGIT's VQGAN with rounding for its bottleneck",
+    differs="no perceptual and no adversarial term",
+)
+MASKBIT_MINI = Recipe(
+    name="maskbit-mini",
+    package="reference_impls",
+    build=blank(MASKBIT),
+    loss=grid_loss,
+    epochs=40,
+    lr=2e-3,
+    weight_decay=0.0,
+    reaches=reaches,
+    source="MaskBit, arXiv 2409.16211, section 3: lookup-free quantization with commitment and entropy terms",
+    differs="no perceptual and no adversarial term; the entropies' temperature is 1, for latents that begin near 0",
+)
+MAR_VAE_MINI = Recipe(
+    name="mar-vae-mini",
+    package="reference_impls",
+    build=blank(MAR_VAE),
+    loss=kl_loss,
+    epochs=40,
+    lr=2e-3,
+    weight_decay=0.0,
+    reaches=reaches,
+    source="latent diffusion, arXiv 2112.10752, section 3.1: a divergence with a very small weight",
+    differs="no perceptual and no adversarial term",
 )
 TITOK_MINI = Recipe(
     name="titok-mini-16",

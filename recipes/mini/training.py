@@ -75,7 +75,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 def train(recipe: Recipe, data: PreparedData, state_path: Path, device: torch.device) -> nn.Module:
     """Train, or go on with a training that was stopped; gives the model (its EMA, if there is one)."""
     torch.manual_seed(recipe.seed)
-    model = recipe.build().to(device, memory_format=torch.channels_last)  # convolutions are faster so
+    model = recipe.build().to(device).to(memory_format=torch.channels_last)  # convolutions are faster so
     average = recipe.build().to(device).eval() if recipe.ema else None
     if average is not None:
         average.load_state_dict(model.state_dict())

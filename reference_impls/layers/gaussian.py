@@ -1,11 +1,13 @@
-"""The bottleneck of an autoencoder with continuous latents: a diagonal Gaussian, and the noise that it is drawn with."""
+"""The bottleneck of an autoencoder with continuous latents: a diagonal Gaussian, and the noise it is drawn with."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from reference_impls.layers.precision import at_least_float32
 
-__all__ = ["DiagonalGaussian", "draw_noise"]
+__all__ = ["DiagonalGaussian", "draw_exponential", "draw_noise"]
 
 
 def draw_noise(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -13,7 +15,16 @@ def draw_noise(like: Tensor, generator: torch.Generator) -> Tensor:
 
     It is drawn in float32 on the generator's device, as releases draw theirs on the CPU.
     """
-    draws = [torch.randn(like.shape[1:], generator=generator, device=generator.device) for _ in range(len(like))]
+    return _per_image(like, generator, torch.Tensor.normal_)
+
+
+def draw_exponential(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Exponential(1) noise, drawn as `draw_noise` draws; minus its logarithm is Gumbel noise."""
+    return _per_image(like, generator, torch.Tensor.exponential_)
+
+
+def _per_image(like: Tensor, generator: torch.Generator, fill: Callable[..., Tensor]) -> Tensor:
+    draws = [fill(torch.empty(like.shape[1:], device=generator.device), generator=generator) for _ in range(len(like))]
     return torch.stack(draws).to(like) if draws else torch.zeros_like(like)
 
 

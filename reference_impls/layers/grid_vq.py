@@ -1,9 +1,9 @@
-"""A convolutional tokenizer with one code per cell of a grid: encoder, quantizer, decoder, and 1x1 convolutions between."""
+"""A convolutional tokenizer with one code per cell of a grid: encoder, quantizer, decoder."""
 
 from torch import Tensor, nn
 
 from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.quantizers import Quantized, Quantizer
+from reference_impls.layers.quantizers import Quantized, Quantizer, TrainOutput
 from reference_impls.layers.tokenizer import CodeTokenizer, from_signed, to_signed
 from tokenmark.contracts import MethodError
 
@@ -21,7 +21,7 @@ def as_grid(rows: Tensor, height: int, width: int | None = None) -> Tensor:
 
 
 class GridVQ(CodeTokenizer):
-    """What VQGAN and its heirs share (arXiv 2012.09841, section 3.1); pixels are in [-1, 1] inside.
+    """What VQGAN and its heirs share (arXiv 2012.09841, section 3.1); pixels are in [-1, 1] inside, if `signed`.
 
     Args:
         image_size: Side of the images, in pixels; a multiple of `factor`.
@@ -32,6 +32,9 @@ class GridVQ(CodeTokenizer):
         quant_conv: From the encoder's channels to the codebook's, if they differ.
         post_quant_conv: And back.
     """
+
+    signed: bool = True
+    """Whether the networks compute in [-1, 1]; else in [0, 1]."""
 
     def __init__(
         self,
@@ -57,24 +60,34 @@ class GridVQ(CodeTokenizer):
         """The quantizer's."""
         return self.quantize.codebook_sizes
 
-    def encode_grid(self, signed: Tensor) -> Tensor:
-        """Differentiable: latents `(B, D, h, w)` of images `(B, 3, H, W)` in [-1, 1], before the quantizer."""
-        latents: Tensor = self.encoder(signed)
+    def encode_grid(self, pixels: Tensor) -> Tensor:
+        """Differentiable: latents `(B, D, h, w)` of `pixels` `(B, 3, H, W)` in the networks' range, not quantised."""
+        latents: Tensor = self.encoder(pixels)
         return latents if self.quant_conv is None else self.quant_conv(latents)
 
     def decode_grid(self, latents: Tensor) -> Tensor:
-        """Differentiable: images in [-1, 1], not clamped, of quantised latents `(B, D, h, w)`."""
+        """Differentiable: pixels in the networks' range, not clamped, of quantised latents `(B, D, h, w)`."""
         latents = latents.to(self.number_type)
-        return at_least_float32(self.decoder(latents if self.post_quant_conv is None else self.post_quant_conv(latents)))
+        if self.post_quant_conv is not None:
+            latents = self.post_quant_conv(latents)
+        return at_least_float32(self.decoder(latents))
 
     def quantize_images(self, images: Tensor) -> Quantized:
         """Differentiable: latents `(B, N, D)` of images in [0, 1], quantised."""
-        quantized: Quantized = self.quantize(as_rows(self.encode_grid(to_signed(images.to(self.number_type)))))
+        images = images.to(self.number_type)
+        pixels = to_signed(images) if self.signed else images
+        quantized: Quantized = self.quantize(as_rows(self.encode_grid(pixels)))
         return quantized
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Differentiable: images in [0, 1], not clamped, of quantised latents `(B, N, D)`."""
-        return from_signed(self.decode_grid(as_grid(latents, self.grid)))
+        pixels = self.decode_grid(as_grid(latents, self.grid))
+        return from_signed(pixels) if self.signed else pixels
+
+    def forward_train(self, images: Tensor) -> TrainOutput:
+        """One differentiable pass over images `(B, 3, S, S)`, with the bottleneck's own losses (VQGAN, eq. 4)."""
+        quantized = self.quantize_images(images)
+        return TrainOutput(self.decode_latents(quantized.quantized), quantized.loss, quantized.codes)
 
     def encode_codes(self, images: Tensor) -> Tensor:
         """Codes `(B, N)` in row-major order."""

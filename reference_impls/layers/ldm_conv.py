@@ -34,8 +34,10 @@ LLAMAGEN = (
 
 DIFFUSERS = (
     (r"\.down_blocks\.(\d+)\.resnets\.", r".down.\1.block."),
+    (r"\.down_blocks\.(\d+)\.attentions\.", r".down.\1.attn."),
     (r"\.down_blocks\.(\d+)\.downsamplers\.0\.", r".down.\1.downsample."),
     (r"\.up_blocks\.(\d+)\.resnets\.", r".up.\1.block."),
+    (r"\.up_blocks\.(\d+)\.attentions\.", r".up.\1.attn."),
     (r"\.up_blocks\.(\d+)\.upsamplers\.0\.", r".up.\1.upsample."),
     (r"\.conv_shortcut\.", ".nin_shortcut."),
     (r"\.mid_block\.resnets\.0\.", ".mid.block_1."),

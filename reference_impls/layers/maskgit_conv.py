@@ -1,6 +1,8 @@
 """Convolutional encoder and decoder of MaskGIT's VQGAN (arXiv 2202.04200), under the release's key names.
 
-The function is the PyTorch port's in bytedance/1d-tokenizer, which TiTok decodes its pixels with.
+The function is the PyTorch port's in bytedance/1d-tokenizer, which TiTok decodes its pixels with. MaskBit's network
+(arXiv 2409.16211, section 3.1) is the same but for strided convolutions in the encoder; `MASKBIT` says what it calls
+its parts.
 """
 
 from collections.abc import Sequence
@@ -9,9 +11,12 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
+__all__ = ["MASKBIT", "ConvDecoder", "ConvEncoder"]
 
 GROUPS = 32
+
+MASKBIT = ((r"\.mid\.res_blocks\.", ".mid."), (r"\.res_blocks\.", ".block."))
+"""MaskBit's key to ours; its decoder keeps levels in running order."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -24,39 +29,53 @@ def _conv3x3(inputs: int, outputs: int, *, bias: bool) -> nn.Conv2d:
 
 
 class ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice; no biases in the convolutions."""
+    """Norm, SiLU, convolution, twice; no biases in the convolutions.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    Quirk of MaskGIT's release (maskgit_vqgan.py:87): where the width changes, the shortcut is taken from the second
+    convolution's output, and the block's input does not reach the sum. With `true_shortcut` it is as papers have it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, true_shortcut: bool = False) -> None:
         super().__init__()
+        self.true_shortcut = true_shortcut
         self.norm1 = _norm(inputs)
         self.conv1 = _conv3x3(inputs, outputs, bias=False)
         self.norm2 = _norm(outputs)
         self.conv2 = _conv3x3(outputs, outputs, bias=False)
-        self.nin_shortcut = nn.Conv2d(outputs, outputs, 1, bias=False) if inputs != outputs else None
+        source = inputs if true_shortcut else outputs
+        self.nin_shortcut = nn.Conv2d(source, outputs, 1, bias=False) if inputs != outputs else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, inputs, H, W)` to `(B, outputs, H, W)`."""
         hidden: Tensor = self.conv1(functional.silu(self.norm1(x)))
         hidden = self.conv2(functional.silu(self.norm2(hidden)))
-        # Quirk of the release (maskgit_vqgan.py:87): where the width changes, the shortcut is taken from
-        # conv2's output, and the block's input does not reach the sum.
-        shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(hidden)
+        if self.nin_shortcut is None:
+            return x + hidden
+        shortcut: Tensor = self.nin_shortcut(x if self.true_shortcut else hidden)
         return shortcut + hidden
 
 
 class DownLevel(nn.Module):
-    """Residual blocks, then 2x2 average pooling."""
+    """Residual blocks, then 2x2 average pooling or a strided convolution."""
 
-    def __init__(self, inputs: int, outputs: int, blocks: int, *, resample: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, blocks: int, *, resample: bool, strided: bool = False) -> None:
         super().__init__()
         widths = [inputs] + [outputs] * blocks
         self.block = nn.Sequential(*(ResidualBlock(a, b) for a, b in pairwise(widths)))
         self.resample = resample
+        self.down_conv = nn.Conv2d(outputs, outputs, 3, stride=2) if resample and strided else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, inputs, H, W)` to `(B, outputs, H/2, W/2)`, or the same size if it does not resample."""
         hidden: Tensor = self.block(x)
-        return functional.avg_pool2d(hidden, 2) if self.resample else hidden
+        if not self.resample:
+            return hidden
+        if self.down_conv is None:
+            return functional.avg_pool2d(hidden, 2)
+        # "SAME" at stride 2: one pixel at the end, and where the size is odd, one at the beginning too.
+        height, width = hidden.shape[2:]
+        out: Tensor = self.down_conv(functional.pad(hidden, (width % 2, 1, height % 2, 1)))
+        return out
 
 
 class UpLevel(nn.Module):
@@ -84,17 +103,31 @@ class ConvEncoder(nn.Module):
         channel_mult: One factor per level, finest first.
         num_res_blocks: Residual blocks per level.
         z_channels: Channels of the latents.
+        mid_blocks: Residual blocks behind the last level.
+        strided: Halve by strided convolutions, and not by average pooling.
     """
 
-    def __init__(self, hidden_channels: int, channel_mult: Sequence[int], num_res_blocks: int, z_channels: int) -> None:
+    def __init__(
+        self,
+        hidden_channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        *,
+        mid_blocks: int = 2,
+        strided: bool = False,
+    ) -> None:
         super().__init__()
         widths = [hidden_channels, *(hidden_channels * factor for factor in channel_mult)]
         last = len(channel_mult) - 1
         self.conv_in = _conv3x3(3, hidden_channels, bias=False)
         self.down = nn.Sequential(
-            *(DownLevel(widths[i], widths[i + 1], num_res_blocks, resample=i != last) for i in range(last + 1))
+            *(
+                DownLevel(widths[i], widths[i + 1], num_res_blocks, resample=i != last, strided=strided)
+                for i in range(last + 1)
+            )
         )
-        self.mid = nn.Sequential(*(ResidualBlock(widths[-1], widths[-1]) for _ in range(2)))
+        self.mid = nn.Sequential(*(ResidualBlock(widths[-1], widths[-1]) for _ in range(mid_blocks)))
         self.norm_out = _norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], z_channels, 1)
 
@@ -106,25 +139,38 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """A grid of latents to images; arguments as for `ConvEncoder`."""
+    """A grid of latents to images; `ConvEncoder` explains the other arguments.
 
-    def __init__(self, hidden_channels: int, channel_mult: Sequence[int], num_res_blocks: int, z_channels: int) -> None:
+    Args:
+        running_order: Whether `up` holds the coarsest level first; MaskGIT's holds the finest first and runs backwards
+            (maskgit_vqgan.py:219-237).
+    """
+
+    def __init__(
+        self,
+        hidden_channels: int,
+        channel_mult: Sequence[int],
+        num_res_blocks: int,
+        z_channels: int,
+        *,
+        mid_blocks: int = 2,
+        running_order: bool = False,
+    ) -> None:
         super().__init__()
+        self.running_order = running_order
         outputs = [hidden_channels * factor for factor in channel_mult]
         inputs = [*outputs[1:], outputs[-1]]
         self.conv_in = _conv3x3(z_channels, outputs[-1], bias=True)
-        self.mid = nn.Sequential(*(ResidualBlock(outputs[-1], outputs[-1]) for _ in range(2)))
-        # Stored from the finest level up, run from the coarsest down (maskgit_vqgan.py:219-237).
-        self.up = nn.ModuleList(
-            UpLevel(inputs[i], outputs[i], num_res_blocks, resample=i != 0) for i in range(len(outputs))
-        )
+        self.mid = nn.Sequential(*(ResidualBlock(outputs[-1], outputs[-1]) for _ in range(mid_blocks)))
+        levels = [UpLevel(inputs[i], outputs[i], num_res_blocks, resample=i != 0) for i in range(len(outputs))]
+        self.up = nn.ModuleList(levels[::-1] if running_order else levels)
         self.norm_out = _norm(outputs[0])
         self.conv_out = _conv3x3(outputs[0], 3, bias=True)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents `(B, z_channels, h, w)` to images `(B, 3, H, W)`, not clamped."""
         hidden = self.mid(self.conv_in(latents))
-        for level in reversed(self.up):
+        for level in self.up if self.running_order else reversed(self.up):
             hidden = level(hidden)
         images: Tensor = self.conv_out(functional.silu(self.norm_out(hidden)))
         return images

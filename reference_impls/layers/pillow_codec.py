@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from reference_impls.layers.token_checks import check_codes, check_images, check_length
+from reference_impls.layers.token_checks import check_codes, check_images
 from tokenmark.contracts import MethodError, TokenizerInfo, Tokens, Variant
 
 __all__ = ["PillowCodec", "codec_variants"]
@@ -18,7 +18,8 @@ __all__ = ["PillowCodec", "codec_variants"]
 class PillowCodec(nn.Module):
     """A file format of Pillow as a tokenizer: a token is a byte of the file, headers included.
 
-    Codes are `(B, longest file)`, padded with zeros; `lengths` says how many bytes each file has.
+    Codes are `(B, longest file)`, padded with zeros; `lengths` says how many bytes each file has. Asked for so many
+    tokens, every image gets the best quality up to its own at which its file is not longer.
 
     Args:
         format_name: Pillow's name of the format.
@@ -33,7 +34,8 @@ class PillowCodec(nn.Module):
         quality = options["quality"]
         if not isinstance(quality, int) or not 0 <= quality <= 100:
             raise MethodError(f"quality must be a whole number from 0 to 100, got {quality}")
-        self.format_name, self.image_size, self.options = format_name, image_size, dict(options)
+        self.format_name, self.image_size = format_name, image_size
+        self.quality, self.options = quality, dict(options)
 
     @property
     def info(self) -> TokenizerInfo:
@@ -43,18 +45,23 @@ class PillowCodec(nn.Module):
             max_tokens=None,
             codebook_sizes=(256,),
             bits_per_token=8.0,
-            variable_length=False,
+            variable_length=True,
             stochastic=False,
             parameters=0,
         )
 
     @torch.no_grad()
     def encode(self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None) -> Tokens:  # noqa: ARG002
-        """Files of images `(B, 3, S, S)` in [0, 1], rounded to 8 bits; MethodError for other images or a length."""
+        """Files of images `(B, 3, S, S)` in [0, 1], rounded to 8 bits, of at most `tokens` bytes each.
+
+        Raises MethodError for other images, and for so few bytes that not even the worst quality has room in them.
+        """
         check_images(images, self.image_size)
-        check_length(tokens, None, variable=False)
         pixels = (images.detach().cpu().double() * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)
-        files = [self._write(image) for image in pixels.permute(0, 2, 3, 1).numpy()]
+        arrays = pixels.permute(0, 2, 3, 1).numpy()
+        files = [
+            self._write(image, self.quality) if tokens is None else self._within(image, tokens) for image in arrays
+        ]
         codes = torch.zeros(len(files), max(map(len, files), default=0), dtype=torch.int64)
         for row, file in zip(codes, files, strict=True):
             row[: len(file)] = torch.from_numpy(np.frombuffer(file, np.uint8).astype(np.int64))
@@ -76,9 +83,28 @@ class PillowCodec(nn.Module):
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
         return images.to(codes.device).float() / 255.0
 
-    def _write(self, pixels: np.ndarray) -> bytes:
+    def _within(self, pixels: np.ndarray, most: int) -> bytes:
+        """The file of the best quality that has at most so many bytes, by bisection: better files are longer."""
+        worst, best = self._write(pixels, 0), self._write(pixels, self.quality)
+        if len(best) <= most:
+            return best
+        if len(worst) > most:
+            raise MethodError(
+                f"tokens={most} cannot be had: at its worst quality {self.format_name} needs {len(worst)} bytes"
+            )
+        low, high = 0, self.quality
+        while high - low > 1:
+            middle = (low + high) // 2
+            file = self._write(pixels, middle)
+            if len(file) <= most:
+                low, worst = middle, file
+            else:
+                high = middle
+        return worst
+
+    def _write(self, pixels: np.ndarray, quality: int) -> bytes:
         buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, self.format_name, **self.options)
+        Image.fromarray(pixels).save(buffer, self.format_name, **{**self.options, "quality": quality})
         return buffer.getvalue()
 
     def _read(self, file: bytes) -> np.ndarray:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from reference_impls.layers.precision import at_least_float32
 
-__all__ = ["Quantized", "Quantizer", "TrainOutput", "VectorQuantizer"]
+__all__ = ["Quantized", "Quantizer", "TrainOutput", "VectorQuantizer", "nearest_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,14 @@ class Quantized:
     """Scalar: pulls the codebook to the latents (VQ-VAE, eq. 3, second term)."""
     commitment_loss: Tensor
     """Scalar: pulls the latents to the codebook (VQ-VAE, eq. 3, third term), times the commitment cost."""
+    entropy_loss: Tensor | None = None
+    """Scalar: spreads the codes (MAGVIT-v2, eq. 6), times its weight; None where there is no such term."""
 
     @property
     def loss(self) -> Tensor:
-        """Scalar: the sum of both terms."""
-        return self.codebook_loss + self.commitment_loss
+        """Scalar: the sum of all terms."""
+        loss = self.codebook_loss + self.commitment_loss
+        return loss if self.entropy_loss is None else loss + self.entropy_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,11 @@ class VectorQuantizer(Quantizer):
         return Quantized(codes, straight_through, codebook_loss, commitment_loss)
 
     def _nearest(self, latents: Tensor) -> Tensor:
-        rows = self.codebook().detach()
-        flat = latents.reshape(-1, latents.shape[-1])
-        distances = flat.square().sum(1, keepdim=True) + rows.square().sum(1) - 2 * flat @ rows.T
-        return distances.argmin(1).reshape(latents.shape[:-1])
+        return nearest_rows(latents, self.codebook().detach())
+
+
+def nearest_rows(latents: Tensor, rows: Tensor) -> Tensor:
+    """Which of `rows` `(K, D)` is nearest to each of `latents` `(..., D)`, int64; ties go to the lowest index."""
+    flat = latents.reshape(-1, latents.shape[-1])
+    distances = flat.square().sum(1, keepdim=True) + rows.square().sum(1) - 2 * flat @ rows.T
+    return distances.argmin(1).reshape(latents.shape[:-1])

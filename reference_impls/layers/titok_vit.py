@@ -1,6 +1,6 @@
 """The vision transformers of TiTok (arXiv 2406.07550, section 3.2), under the release's key names."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SIZES", "TiTokDecoder", "TiTokEncoder", "VitSize"]
+__all__ = ["SIZES", "Block", "TiTokDecoder", "TiTokEncoder", "VitSize"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,28 +52,29 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, Linear."""
+    """Linear, exact GELU (or `activation`), Linear."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: Callable[[Tensor], Tensor] = functional.gelu) -> None:
         super().__init__()
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, L, width)` to the same shape."""
-        out: Tensor = self.c_proj(functional.gelu(self.c_fc(x)))
+        out: Tensor = self.c_proj(self.activation(self.c_fc(x)))
         return out
 
 
 class Block(nn.Module):
-    """Pre-norm residual block."""
+    """Pre-norm residual block, with the keys of OpenAI's CLIP."""
 
-    def __init__(self, size: VitSize) -> None:
+    def __init__(self, size: VitSize, activation: Callable[[Tensor], Tensor] = functional.gelu) -> None:
         super().__init__()
         self.ln_1 = nn.LayerNorm(size.width)
         self.attn = Attention(size.width, size.heads)
         self.ln_2 = nn.LayerNorm(size.width)
-        self.mlp = Mlp(size.width, int(size.width * size.mlp_ratio))
+        self.mlp = Mlp(size.width, int(size.width * size.mlp_ratio), activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, L, width)` to the same shape."""
@@ -146,10 +147,18 @@ class TiTokDecoder(nn.Module):
         num_latent_tokens: The most latent tokens that it takes.
         token_size: Channels of each latent.
         pixel_codes: Size of the pixel codebook whose logits it gives (legacy), or None where it gives pixels.
+        text: Tokens and channels of text features that it is given too (TA-TiTok, arXiv 2501.07730, section 3.2).
     """
 
     def __init__(
-        self, size: VitSize, *, image_size: int, num_latent_tokens: int, token_size: int, pixel_codes: int | None
+        self,
+        size: VitSize,
+        *,
+        image_size: int,
+        num_latent_tokens: int,
+        token_size: int,
+        pixel_codes: int | None,
+        text: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.size = size
@@ -169,12 +178,16 @@ class TiTokDecoder(nn.Module):
         else:
             self.ffn = nn.Sequential(nn.Conv2d(size.width, 3 * size.patch_size**2, 1))
             self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
+        if text is not None:
+            self.text_guidance_proj = nn.Linear(text[1], size.width)
+            self.text_guidance_positional_embedding = _embedding(text[0], size.width)
         self.apply(_initialise)
 
-    def forward(self, latents: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, text: Tensor | None = None) -> Tensor:
         """Latents `(B, n, token_size)` to logits `(B, pixel_codes, g, g)` or images `(B, 3, S, S)`, not clamped.
 
         With fewer latents than it was built for, the sequence is shorter: nothing stands in for the rest.
+        `text` features `(B, tokens, channels)` come last in the sequence.
         """
         batch, count, _ = latents.shape
         embedded = self.decoder_embed(latents)
@@ -182,7 +195,10 @@ class TiTokDecoder(nn.Module):
         masks = self.mask_token.expand(batch, self.grid**2, -1)
         start = self.class_embedding.expand(batch, -1, -1)
         image_part = torch.cat([start, masks], dim=1) + self.positional_embedding
-        hidden = self.ln_pre(torch.cat([image_part.to(embedded.dtype), embedded], dim=1))
+        parts = [image_part.to(embedded.dtype), embedded]
+        if text is not None:
+            parts.append(self.text_guidance_proj(text) + self.text_guidance_positional_embedding)
+        hidden = self.ln_pre(torch.cat(parts, dim=1))
         patches = self.ln_post(self.transformer(hidden)[:, 1 : 1 + self.grid**2])
         out: Tensor = self.ffn(patches.transpose(1, 2).reshape(batch, self.size.width, self.grid, self.grid))
         return out if self.conv_out is None else torch.as_tensor(self.conv_out(self._pixels(out)))

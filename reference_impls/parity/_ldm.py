@@ -1,9 +1,12 @@
 """The parts of VQGAN-like networks whose outputs vectors record."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from reference_impls.layers.grid_vq import GridVQ, as_grid
 from reference_impls.layers.ldm_conv import LdmDecoder, LdmEncoder
+from reference_impls.layers.quantizers import Quantized
 from reference_impls.parity._taps import tapped
 
 __all__ = ["grid_outputs", "ldm_stages"]
@@ -25,15 +28,20 @@ def ldm_stages(encoder: LdmEncoder, decoder: LdmDecoder) -> dict[str, nn.Module]
     return found
 
 
-def grid_outputs(module: GridVQ, signed: Tensor) -> dict[str, Tensor]:
-    """Every level, the codes and both ways to the image, for images in [-1, 1] of any size."""
+def grid_outputs(
+    module: GridVQ, signed: Tensor, quantize: Callable[[Tensor], Quantized] | None = None
+) -> dict[str, Tensor]:
+    """Every level, the codes and both ways to the image, for images in [-1, 1] of any size.
+
+    `quantize` stands for the module's own on rows `(B, N, D)`, where that needs noise.
+    """
     stages = ldm_stages(module.encoder, module.decoder)  # type: ignore[arg-type]
     if module.post_quant_conv is not None:
         stages["decoder_input"] = module.post_quant_conv
     with tapped(stages) as seen:
         encoded = module.encode_grid(signed)
         height, width = encoded.shape[2:]
-        quantized = module.quantize(encoded.flatten(2).transpose(1, 2))
+        quantized = (quantize or module.quantize)(encoded.flatten(2).transpose(1, 2))
         rows = as_grid(quantized.quantized, height, width)
         reconstruction = module.decode_grid(rows)
     looked_up = as_grid(module.quantize.lookup(quantized.codes), height, width)

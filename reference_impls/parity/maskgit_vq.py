@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from reference_impls.parity._maskgit import conv_stages
 from reference_impls.parity._taps import tapped
 from reference_impls.tokenizers.maskgit_vq import MaskGitVQ, release_arguments
 from tokenmark.contracts import Parity, ParityCase
@@ -19,7 +20,7 @@ def build(config: Mapping[str, Any], _variant: str) -> MaskGitVQ:
 
 def outputs(module: MaskGitVQ, case: ParityCase) -> dict[str, Tensor]:
     """Every level, the codes, and both ways to the image."""
-    with tapped(_stages(module)) as seen:
+    with tapped(conv_stages(module.encoder, module.decoder)) as seen:
         quantized = module.quantize_images(case.inputs["image"])
         reconstruction = module.decode_latents(quantized.quantized)
     grid = seen["encoded"].shape
@@ -28,19 +29,6 @@ def outputs(module: MaskGitVQ, case: ParityCase) -> dict[str, Tensor]:
         "quantized": quantized.quantized.transpose(1, 2).reshape(grid),
         "reconstruction": reconstruction,
         "decoded_tokens": module.decode_codes(quantized.codes).clamp(0.0, 1.0),
-    }
-
-
-def _stages(module: MaskGitVQ) -> dict[str, nn.Module]:
-    encoder, decoder = module.encoder, module.decoder
-    return {
-        "encoder_conv_in": encoder.conv_in,
-        **{f"encoder_down_{index}": level for index, level in enumerate(encoder.down)},
-        "encoder_mid": encoder.mid,
-        "encoded": encoder,
-        "decoder_conv_in": decoder.conv_in,
-        "decoder_mid": decoder.mid,
-        **{f"decoder_up_{index}": level for index, level in enumerate(decoder.up)},
     }
 
 

@@ -1,17 +1,19 @@
 """TiTok in its released forms beside bytedance/1d-tokenizer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
+from reference_impls.layers.gaussian import DiagonalGaussian
 from reference_impls.parity._taps import tapped
 from reference_impls.tokenizers import maskgit_vq
 from reference_impls.tokenizers.maskgit_vq import MaskGitVQ
 from reference_impls.tokenizers.titok import TiTok, release_arguments
 from tokenmark.contracts import Parity, ParityCase
 
-__all__ = ["PARITY", "as_release", "stages"]
+__all__ = ["PARITY", "as_release", "outputs", "stages"]
 
 
 def build(config: Mapping[str, Any], _variant: str) -> TiTok:
@@ -21,10 +23,10 @@ def build(config: Mapping[str, Any], _variant: str) -> TiTok:
 
 def outputs(module: TiTok, case: ParityCase) -> dict[str, Tensor]:
     """The blocks of both transformers, the bottleneck, and the image."""
-    image = case.inputs["image"]
+    image, decode = case.inputs["image"], partial(module.decode_latents, text=case.inputs.get("text_guidance"))
     with tapped(stages(module)) as seen:
         if module.quantize is None:
-            return seen | _gaussian(module, image, case.inputs["noise"])
+            return seen | _gaussian(module.posterior(image), case.inputs["noise"], decode)
         quantized = module.quantize_images(image)
         found = {"tokens": quantized.codes[:, None], "quantized": as_release(quantized.quantized)}
         if module.decoder.gives_logits:
@@ -34,9 +36,9 @@ def outputs(module: TiTok, case: ParityCase) -> dict[str, Tensor]:
                 return seen | found | _stage_one(case, logits)
             found |= _pixels(module, logits)
         else:
-            found["reconstruction"] = module.decode_latents(quantized.quantized)
+            found["reconstruction"] = decode(quantized.quantized)
         found = dict(seen) | found
-    return found | {"decoded_tokens": module.decode_latents(module.quantize.lookup(quantized.codes))}
+    return found | {"decoded_tokens": decode(module.quantize.lookup(quantized.codes))}
 
 
 def stages(module: TiTok) -> dict[str, nn.Module]:
@@ -53,12 +55,11 @@ def as_release(latents: Tensor) -> Tensor:
     return latents.transpose(1, 2).unsqueeze(2)
 
 
-def _gaussian(module: TiTok, image: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    posterior = module.posterior(image)
+def _gaussian(posterior: DiagonalGaussian, noise: Tensor, decode: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
     sample = posterior.sample(noise)
-    sampled = module.decode_latents(sample.squeeze(2).transpose(1, 2))
+    sampled = decode(sample.squeeze(2).transpose(1, 2))
     # The recorded blocks are those of the mean's reconstruction, which therefore runs last.
-    reconstruction = module.decode_latents(posterior.mean.squeeze(2).transpose(1, 2))
+    reconstruction = decode(posterior.mean.squeeze(2).transpose(1, 2))
     return {
         "mean": posterior.mean,
         "logvar": posterior.logvar,

@@ -3,18 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
+from reference_impls.layers.grid_vq import GridVQ
 from reference_impls.layers.maskgit_conv import ConvDecoder, ConvEncoder
-from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.quantizers import Quantized, TrainOutput, VectorQuantizer
-from reference_impls.layers.tokenizer import CodeTokenizer
-from tokenmark.contracts import MethodError, Paper, Release, TokenizerMethod, Variant
+from reference_impls.layers.quantizers import VectorQuantizer
+from tokenmark.contracts import Paper, Release, TokenizerMethod, Variant
 
 __all__ = ["METHOD", "MaskGitVQ", "release_arguments"]
 
 
-class MaskGitVQ(CodeTokenizer):
+class MaskGitVQ(GridVQ):
     """MaskGIT's first stage (arXiv 2202.04200, section 3.1), with the release's keys.
 
     Args:
@@ -26,6 +23,11 @@ class MaskGitVQ(CodeTokenizer):
         codebook_size: Number of codes.
     """
 
+    signed = False
+    encoder: ConvEncoder
+    decoder: ConvDecoder
+    quantize: VectorQuantizer
+
     def __init__(
         self,
         *,
@@ -36,46 +38,14 @@ class MaskGitVQ(CodeTokenizer):
         z_channels: int,
         codebook_size: int,
     ) -> None:
-        super().__init__()
-        factor = 2 ** (len(channel_mult) - 1)
-        if image_size % factor:
-            raise MethodError(f"image_size must be a multiple of {factor}, got {image_size}")
-        self.image_size = image_size
-        self.grid = image_size // factor
-        self.max_tokens = self.grid**2
         sizes = (hidden_channels, channel_mult, num_res_blocks, z_channels)
-        self.encoder = ConvEncoder(*sizes)
-        self.decoder = ConvDecoder(*sizes)
-        self.quantize = VectorQuantizer(codebook_size, z_channels)
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """One codebook."""
-        return (self.quantize.codebook_size,)
-
-    def encode_codes(self, images: Tensor) -> Tensor:
-        """Codes `(B, h*w)`, one per cell of the grid in row-major order."""
-        return self.quantize_images(images).codes
-
-    def decode_codes(self, codes: Tensor) -> Tensor:
-        """Images of codes `(B, h*w)`."""
-        return self.decode_latents(self.quantize.lookup(codes))
-
-    def quantize_images(self, images: Tensor) -> Quantized:
-        """Differentiable: latents `(B, h*w, z_channels)` of images, quantised."""
-        latents = self.encoder(images.to(self.quantize.embedding.weight.dtype))
-        quantized: Quantized = self.quantize(latents.flatten(2).transpose(1, 2))
-        return quantized
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Differentiable: images, not clamped, of quantised latents `(B, h*w, z_channels)`."""
-        grid = latents.transpose(1, 2).reshape(*latents.shape[::2], self.grid, self.grid)
-        return at_least_float32(self.decoder(grid.to(self.decoder.conv_in.weight.dtype)))
-
-    def forward_train(self, images: Tensor) -> TrainOutput:
-        """One differentiable pass over images `(B, 3, S, S)`; VQGAN (arXiv 2012.09841) eq. 4 without its pixel term."""
-        quantized = self.quantize_images(images)
-        return TrainOutput(self.decode_latents(quantized.quantized), quantized.loss, quantized.codes)
+        super().__init__(
+            image_size=image_size,
+            factor=2 ** (len(channel_mult) - 1),
+            encoder=ConvEncoder(*sizes),
+            decoder=ConvDecoder(*sizes),
+            quantize=VectorQuantizer(codebook_size, z_channels),
+        )
 
 
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from reference_impls.layers.tokenizer import ImageTokenizer, codes_of, latents_o
 from reference_impls.tokenizers.maskgit_vq import MaskGitVQ
 from tokenmark.contracts import MethodError, Paper, Release, TokenizerMethod, Tokens, Variant
 
-__all__ = ["METHOD", "TiTok", "legacy_config", "release_arguments"]
+__all__ = ["METHOD", "TiTok", "later_config", "legacy_config", "release_arguments"]
+
 
 class TiTok(ImageTokenizer):
     """TiTok (arXiv 2406.07550) in its three released forms, with the release's keys.
@@ -46,6 +47,7 @@ class TiTok(ImageTokenizer):
         pixel: For legacy models, the arguments of the `MaskGitVQ` whose codebook the decoder predicts, without
             `image_size`; None for the later ones.
         finetune_decoder: For legacy models, hold the pixel codebook and decoder.
+        text: Tokens and channels of text features that the decoder takes too; None for none.
         commitment_cost: Weight of the quantizer's commitment term.
     """
 
@@ -61,6 +63,7 @@ class TiTok(ImageTokenizer):
         use_l2_norm: bool = False,
         pixel: Mapping[str, Any] | None = None,
         finetune_decoder: bool = True,
+        text: tuple[int, int] | None = None,
         commitment_cost: float = 0.25,
     ) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class TiTok(ImageTokenizer):
             if image_size % size.patch_size:
                 raise MethodError(f"image_size {image_size} is not a multiple of the patch size {size.patch_size}")
         self.image_size, self.token_size, self.max_tokens = image_size, token_size, num_latent_tokens
+        self.text = text
         self.stochastic = codebook_size is None  # the release samples in evaluation too (quantizer.py:156)
         tokens = torch.empty(num_latent_tokens, encoder_size.width)
         self.latent_tokens = nn.Parameter(nn.init.trunc_normal_(tokens, std=encoder_size.width**-0.5))
@@ -76,7 +80,7 @@ class TiTok(ImageTokenizer):
         channels = token_size if codebook_size is not None else 2 * token_size
         self.encoder = TiTokEncoder(encoder_size, **sizes, out_channels=channels, legacy=pixel is not None)
         codes = None if pixel is None else int(pixel["codebook_size"])
-        self.decoder = TiTokDecoder(decoder_size, **sizes, token_size=token_size, pixel_codes=codes)
+        self.decoder = TiTokDecoder(decoder_size, **sizes, token_size=token_size, pixel_codes=codes, text=text)
         self.quantize: VectorQuantizer | None = None
         if codebook_size is not None:
             self.quantize = VectorQuantizer(
@@ -111,7 +115,7 @@ class TiTok(ImageTokenizer):
         return pack_codes(self.quantize_images(images).codes[:, :tokens], self.codebook_sizes)
 
     def _decode(self, tokens: Tokens, generator: torch.Generator | None, text: Tensor | None) -> Tensor:  # noqa: ARG002
-        return self.decode_latents(self._rows(tokens))
+        return self.decode_latents(self._rows(tokens), text)
 
     def _rows(self, tokens: Tokens) -> Tensor:
         """What the decoder takes for tokens: codebook rows, or the latents themselves, `(B, n, C)`."""
@@ -155,25 +159,33 @@ class TiTok(ImageTokenizer):
         weights = logits.softmax(1).movedim(1, -1)
         return (weights @ self.pixel_quantize.embedding.weight.to(weights.dtype)).movedim(-1, 1)
 
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Differentiable: images `(B, 3, S, S)`, not clamped, of quantised or sampled latents `(B, n, C)`."""
+    def decode_latents(self, latents: Tensor, text: Tensor | None = None) -> Tensor:
+        """Differentiable: images `(B, 3, S, S)`, not clamped, of quantised or sampled latents `(B, n, C)`.
+
+        `text` features `(B, tokens, channels)` are for a decoder that takes such.
+        """
         if self.decoder.gives_logits:
             return self.decode_pixels(self.decode_logits(latents))
-        return at_least_float32(self.decoder(latents.to(self.latent_tokens.dtype)))
+        text = None if text is None else text.to(self.latent_tokens.dtype)
+        return at_least_float32(self.decoder(latents.to(self.latent_tokens.dtype), text))
 
     def forward_train(
-        self, images: Tensor, tokens: int | None = None, generator: torch.Generator | None = None
+        self,
+        images: Tensor,
+        tokens: int | None = None,
+        generator: torch.Generator | None = None,
+        text: Tensor | None = None,
     ) -> TrainOutput:
         """One differentiable pass over images `(B, 3, S, S)`; only the first `tokens` latents reach the decoder."""
         check_length(tokens, self.max_tokens, variable=self.variable_length)
         if self.quantize is None:
             posterior = self.posterior(images)
             sample = self._sampled(posterior, need_noise(generator, "forward_train"))
-            return TrainOutput(self.decode_latents(sample), posterior.kl().mean(), None)
+            return TrainOutput(self.decode_latents(sample, text), posterior.kl().mean(), None)
         quantized = self.quantize_images(images)
         latents = quantized.quantized[:, :tokens]
         if not self.decoder.gives_logits:
-            return TrainOutput(self.decode_latents(latents), quantized.loss, quantized.codes)
+            return TrainOutput(self.decode_latents(latents, text), quantized.loss, quantized.codes)
         logits = self.decode_logits(latents)
         return TrainOutput(self.decode_pixels(logits), quantized.loss, quantized.codes, logits)
 
@@ -245,7 +257,8 @@ def legacy_config(size: str, tokens: int) -> dict[str, Any]:
     }
 
 
-def _later_config(encoder: str, decoder: str, tokens: int, codebook: int | None, token_size: int) -> dict[str, Any]:
+def later_config(encoder: str, decoder: str, tokens: int, codebook: int | None, token_size: int) -> dict[str, Any]:
+    """Arguments of a released variant that gives pixels itself; sides of `SIZES`, `codebook` None for a Gaussian."""
     return {
         "image_size": 256,
         "encoder": {**SIZES[encoder], "patch_size": 16},
@@ -294,16 +307,16 @@ METHOD = TokenizerMethod(
         "l32": Variant(config=legacy_config("large", 32), release=_release("l32")),
         "b64": Variant(config=legacy_config("base", 64), release=_release("b64")),
         "s128": Variant(config=legacy_config("small", 128), release=_release("s128")),
-        "bl64-vq8k": Variant(config=_later_config("base", "large", 64, 8192, 64), release=_release("bl64_vq8k")),
-        "bl128-vq8k": Variant(config=_later_config("base", "large", 128, 8192, 64), release=_release("bl128_vq8k")),
-        "sl256-vq8k": Variant(config=_later_config("small", "large", 256, 8192, 64), release=_release("sl256_vq8k")),
+        "bl64-vq8k": Variant(config=later_config("base", "large", 64, 8192, 64), release=_release("bl64_vq8k")),
+        "bl128-vq8k": Variant(config=later_config("base", "large", 128, 8192, 64), release=_release("bl128_vq8k")),
+        "sl256-vq8k": Variant(config=later_config("small", "large", 256, 8192, 64), release=_release("sl256_vq8k")),
         "ll32-vae": Variant(
-            config=_later_config("large", "large", 32, None, 16),
+            config=later_config("large", "large", 32, None, 16),
             release=_release("ll32_vae_c16"),
         ),
-        "bl64-vae": Variant(config=_later_config("base", "large", 64, None, 16), release=_release("bl64_vae_c16")),
+        "bl64-vae": Variant(config=later_config("base", "large", 64, None, 16), release=_release("bl64_vae_c16")),
         "bl128-vae": Variant(
-            config=_later_config("base", "large", 128, None, 16),
+            config=later_config("base", "large", 128, None, 16),
             release=_release("bl128_vae_c16"),
         ),
         "mini-16": Variant(

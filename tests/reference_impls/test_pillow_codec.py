@@ -1,4 +1,4 @@
-"""JPEG and WebP as tokenizers: their tokens are exactly the bytes of the files."""
+"""JPEG, WebP and AVIF as tokenizers: their tokens are exactly the bytes of the files."""
 
 import io
 
@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from reference_impls.tokenizers import jpeg, webp
+from reference_impls.tokenizers import avif, jpeg, webp
 from tokenmark.contracts import MethodError, Tokens
 
-METHODS = {"JPEG": jpeg.METHOD, "WEBP": webp.METHOD}
+METHODS = {"AVIF": avif.METHOD, "JPEG": jpeg.METHOD, "WEBP": webp.METHOD}
 
 
 def picture(count=2, size=32):
@@ -56,6 +56,25 @@ def test_pixels_are_rounded_to_eight_bits(name):
     assert file_of(module.encode(low), 0) == file_of(module.encode(high), 0)
 
 
+def test_the_best_file_within_so_many_bytes(name):
+    """As long as it may be, and one step of quality more would be too long."""
+    module, images = codec(name, "q95"), picture()
+    whole = module.encode(images)
+    most = int(whole.lengths.min()) - 20
+    short = module.encode(images, tokens=most)
+    assert (short.lengths <= most).all()
+    assert short.bits.tolist() == [8.0 * length for length in short.lengths.tolist()]
+    qualities = {quality: codec(name, image_size=32, quality=quality).encode(images).lengths for quality in range(96)}
+    for index in range(2):
+        fitting = [quality for quality, lengths in qualities.items() if lengths[index] <= most]
+        chosen = next(quality for quality, lengths in qualities.items() if lengths[index] == short.lengths[index])
+        assert chosen in fitting
+        assert qualities[min(chosen + 4, 95)][index] > most or chosen == max(fitting)
+    assert torch.equal(module.encode(images, tokens=10**6).codes, whole.codes)
+    with pytest.raises(MethodError, match="tokens=12 cannot be had"):
+        module.encode(images, tokens=12)
+
+
 @pytest.mark.parametrize("side", [32, 256])
 def test_quality_trades_bytes_for_error(name, side):
     images = picture(1, side)
@@ -88,7 +107,7 @@ def test_files_of_another_size_or_format_are_refused(name):
     other_size = codec(name, image_size=16).encode(picture(1, 16))
     with pytest.raises(MethodError, match="16x16 image, not 32x32"):
         codec(name).decode(other_size)
-    other = {"JPEG": "WEBP", "WEBP": "JPEG"}[name]
+    other = {"AVIF": "JPEG", "JPEG": "WEBP", "WEBP": "AVIF"}[name]
     with pytest.raises(MethodError, match="not a readable"):
         codec(name).decode(codec(other).encode(picture(1)))
 
@@ -104,8 +123,3 @@ def test_settings_are_checked(name):
     for config in ({"quality": 101}, {"quality": 7.5}, {"image_size": 0}):
         with pytest.raises(MethodError, match="must be a whole number"):
             codec(name, **config)
-
-
-def test_lengths_cannot_be_asked(name):
-    with pytest.raises(MethodError, match="tokens=5"):
-        codec(name).encode(picture(1), tokens=5)

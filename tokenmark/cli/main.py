@@ -17,6 +17,7 @@ VERBS = (
     "weights",
     "run",
     "throughput",
+    "tokenize",
     "fid",
     "parity",
     "show",

@@ -36,7 +36,7 @@ def compare(vector: Vector) -> Report:
     parity = registry.parity(vector.system)
     layout = registry.get(vector.system).layout
     module = _built(vector)
-    problems = key_problems(module, vector, layout)
+    problems = key_problems(module, vector, layout, parity.optional if vector.outputs else ())
     if problems or not vector.outputs:
         return Report(vector.title, len(vector.parameters), len(vector.outputs), tuple(problems))
     fill(module, vector, layout)
@@ -71,8 +71,11 @@ def _difference(expected: dict[str, Any], given: Tensor | None) -> str | None:
     return rules.difference(expected, given.detach().cpu().numpy())
 
 
-def key_problems(module: nn.Module, vector: Vector, layout: Layout) -> list[str]:
-    """Keys and shapes in which the module's state differs from the release's; one line each, the release's names."""
+def key_problems(module: nn.Module, vector: Vector, layout: Layout, optional: tuple[str, ...] = ()) -> list[str]:
+    """Keys and shapes in which the module's state differs from the release's; one line each, the release's names.
+
+    Keys of the module that begin with one of `optional` may be missing in the release.
+    """
     have = {key: list(value.shape) for key, value in module.state_dict().items()}
     wanted = {key: layout.module_key(key) for key in vector.parameters}
     lines = []
@@ -82,7 +85,11 @@ def key_problems(module: nn.Module, vector: Vector, layout: Layout) -> list[str]
             lines.append(f"{name}: missing, expected {vector.parameters[key]}")
         elif have[own] != vector.parameters[key]:
             lines.append(f"{name}: {have[own]}, expected {vector.parameters[key]}")
-    lines += [f"{key}: no such key in the release" for key in have if key not in set(wanted.values())]
+    lines += [
+        f"{key}: no such key in the release"
+        for key in have
+        if key not in set(wanted.values()) and not key.startswith(optional)
+    ]
     twice = [key for key, count in Counter(wanted.values()).items() if count > 1]
     return lines + [f"{key}: stands for several keys of the release" for key in twice]
 

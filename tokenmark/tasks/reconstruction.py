@@ -48,7 +48,7 @@ def _reader(method: str, context: Context) -> Callable[[Tensor], Tensor] | None:
         return None
     from tokenmark import texts  # noqa: PLC0415  open_clip takes seconds, and few tokenizers need it
 
-    return texts.load(name, context.device, context.shelf)
+    return texts.load(name, context.device, context.shelf).of_classes
 
 
 class ReconstructionSession:
