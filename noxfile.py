@@ -20,6 +20,8 @@ KINDS = {
     "ui": ("locks/ui.in",),
 }
 """Kinds of environment and what is wanted in each; `locks/<kind>.txt` is what is installed."""
+IMAGENET = ("generation", "classification", "throughput")
+"""Suites of `bench-imagenet`, beside those of tokenizers."""
 BENCHMARKS = ("measures", "reading", "engine")
 """Parts of `bench-measures`."""
 
@@ -46,7 +48,7 @@ def bench_mini(session: nox.Session) -> None:
 def bench_imagenet(session: nox.Session) -> None:
     """Measure on ImageNet: `-- --data PATH [--methods NAMES] [--weights PATH|hub] [--limit N] [--device NAME]`."""
     env = install(session, "bench")
-    suites = [f"imagenet-{kind}" for kind in ("reconstruction", "generation", "classification", "throughput")]
+    suites = ("reconstruction-256", "token-curve", *(f"imagenet-{kind}" for kind in IMAGENET))
     session.run("tokenmark", "run", *suites, *session.posargs, env=env)
 
 
@@ -61,9 +63,13 @@ def bench_measures(session: nox.Session) -> None:
 
 @nox.session(name="bench-throughput")
 def bench_throughput(session: nox.Session) -> None:
-    """Speed of timm models with reduced tokens; needs no data: `-- --models deit_small_patch16_224 --methods tome`."""
+    """Speed without data or weights: every tokenizer and ImageNet's classifiers; hours without a GPU.
+
+    `-- --models deit_small_patch16_224 --methods tome` or `-- --tokenizers titok/s128` times those alone.
+    """
     env = install(session, "bench")
-    session.run("tokenmark", "throughput", *(session.posargs or ["--help"]), env=env)
+    everything = ("run", "tokenizer-throughput", "imagenet-throughput")
+    session.run("tokenmark", *(("throughput", *session.posargs) if session.posargs else everything), env=env)
 
 
 @nox.session(name="train-mini")

@@ -41,7 +41,7 @@ LIBRARIES = ("torch", "numpy", "scipy", "torchmetrics", "torch-fidelity")
 PROTOCOL = protocols.get("llamagen-val-adm")
 """Of ImageNet's, the one whose Inception is the cheapest (float32), so that the engine's share is the largest."""
 MEASURES = ("rfid", "inception-score", "psnr", "ssim", "rate", "codebook")
-"""All of `suites/imagenet-reconstruction.toml` but LPIPS, whose weights are not here."""
+"""All of `suites/reconstruction-256.toml` but LPIPS, whose weights are not here."""
 VARIANT, SIDE = "s128", 256
 """The size of TiTok whose share is measured, and of its images."""
 WIDTH, CLASSES, SMALL = 2048, 1008, 16
@@ -53,7 +53,7 @@ TEXT = """## The engine itself
 
 Where the time of a reconstruction run goes, from its first image to its record. Real: the runner with its checkpoints,
 256 px images from a prepared data set, TiTok-S of its released size, Inception on both sides of rFID, and every measure
-of `imagenet-reconstruction` but LPIPS. Stood in for: images are made; weights of TiTok and Inception are random,
+of `reconstruction-256` but LPIPS. Stood in for: images are made; weights of TiTok and Inception are random,
 and half of each original is mixed into what TiTok decodes, which would be the same for all images. The engine's own is
 to be less than 3 %. A distance of 50,000 images takes longer than one of so few: the last line of the
 second table says how long, once a run.

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from recipes import zoo
 from tokenmark import tables
 from tokenmark.protocols import PROTOCOLS
 from tokenmark.protocols.base import MEANINGS
@@ -165,6 +166,7 @@ def main(check: bool) -> None:
         "README.md": readme(root),
         "docs/weights.md": weights_page(root),
         "docs/protocols.md": protocols_page(root),
+        "docs/tokenizers.md": zoo.page(root),
     }
     for path, text in ((root / name, text) for name, text in pages.items()):
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -40,6 +40,8 @@ from tokenmark.quantise import quantised
 
 FOUND = Path("results/movement.json")
 SIDE, COLUMNS, BATCH = 256, 10, 20
+OTHER_SIDE = "bicubic-512"
+"""A crop that gives images of another side than these."""
 BASE = "torch-fidelity"
 """The protocol from which movement is counted."""
 HALF = 128.0
@@ -73,6 +75,12 @@ def _windows(photograph: npt.NDArray[np.uint8], count: int) -> list[npt.NDArray[
         for length, steps in ((height, count // columns), (width, columns))
     )
     return [photograph[top : top + SIDE, left : left + SIDE] for top in tops for left in lefts]
+
+
+def measured() -> list[Protocol]:
+    """The protocols under which images of this size are compared by a published network."""
+    known = protocols.PROTOCOLS.values()
+    return [each for each in known if each.port in EXTRACTORS and each.crop != OTHER_SIDE]
 
 
 class Movement:
@@ -123,7 +131,7 @@ class Movement:
 def rows(images: Pair, weights: Given, device: torch.device) -> list[dict[str, Any]]:
     """A row per protocol that has an image network."""
     columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
-    chosen = [protocol for protocol in protocols.PROTOCOLS.values() if protocol.port in EXTRACTORS]
+    chosen = measured()
     passes = len(chosen) + len({(p.port, p.feature_resize, p.feature_dtype, p.tf32) for p in chosen})
     found = []
     with Progress(*columns, console=Console(stderr=True)) as progress:

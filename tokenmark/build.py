@@ -20,8 +20,8 @@ from tokenmark.contracts import (
     TokenizerMethod,
     Variant,
 )
-from tokenmark.errors import SuiteError, UnknownNameError, WeightsError, chosen
-from tokenmark.shelf import Shelf
+from tokenmark.errors import MissingWeightsError, SuiteError, UnknownNameError, WeightsError, chosen
+from tokenmark.shelf import SUFFIXES, Shelf
 from tokenmark.weights import Weights
 
 T = TypeVar("T")
@@ -79,10 +79,10 @@ def reduced(method: str, model: nn.Module, settings: Mapping[str, JsonValue]) ->
 
 
 def weights_of(method: TokenizerMethod | GeneratorMethod, variant: str, shelf: Shelf | None = None) -> Weights | None:
-    """The weights of a method's variant: bundled, or published ones from the shelf; None if it names none.
+    """The weights of a method's variant: bundled, or others from the shelf; None if it has no state to load.
 
     Raises:
-        MissingWeightsError: published ones that are not here.
+        MissingWeightsError: others that are not here.
         WeightsError: they are altered, or bundled ones are not there.
     """
     chosen = registry.variant_of(method, variant)
@@ -90,7 +90,22 @@ def weights_of(method: TokenizerMethod | GeneratorMethod, variant: str, shelf: S
         return weights.bundled(registry.locations()[method.id].package, chosen.weights)
     if chosen.release is not None:
         return (shelf or Shelf()).find(chosen.release, f"{method.id}/{variant}")
-    return None
+    place, name = shelf or Shelf(), f"{method.id}/{variant}"
+    held = place.by_hand(name)
+    if held is None and isinstance(method, TokenizerMethod) and has_state(method, chosen):
+        where = place.folder / name.replace("/", "--")
+        raise MissingWeightsError(
+            f"{name} has no weights here, and no hub has them ({chosen.note or 'nothing is said of them'}): if you have"
+            f" its checkpoint, put it at {where} with its suffix ({', '.join(SUFFIXES)})"
+        )
+    return held
+
+
+def has_state(method: TokenizerMethod, size: Variant) -> bool:
+    """Whether a variant has weights or tables to load."""
+    with torch.device("meta"):
+        built = method.build(**size.config)
+    return isinstance(built, nn.Module) and bool(built.state_dict())
 
 
 def tokenizer_of(method: GeneratorMethod, variant: Variant) -> tuple[str, str]:
@@ -153,7 +168,7 @@ def _ready(
     elif held is not None:
         layouts.load(built, held.path, method.layout)
     elif built.state_dict():
-        raise WeightsError(_without_weights(method, variant))
+        raise WeightsError(f"{method.id}/{variant} has no weights: its file names neither bundled nor published ones")
     return cast("T", _placed(built, device))
 
 
@@ -161,9 +176,3 @@ def _placed(module: nn.Module, device: torch.device) -> nn.Module:
     """On the device, in evaluation mode; convolutions get the memory order that GPUs are fast in."""
     ready = module.to(device).eval().requires_grad_(requires_grad=False)
     return ready.to(memory_format=torch.channels_last) if device.type == "cuda" else ready
-
-
-def _without_weights(method: TokenizerMethod | GeneratorMethod, variant: str) -> str:
-    note = method.variants[variant].note
-    why = note or "its file names neither bundled nor published ones"
-    return f"{method.id}/{variant} has no weights to take by name: {why}"

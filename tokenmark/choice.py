@@ -74,15 +74,10 @@ def _first(method: TokenizerMethod, place: Shelf, file: Path | None) -> str:
         if file is None and (size.weights is not None or released):
             return name
     for name, size in method.variants.items():
-        if file is None and size.release is None and not _has_state(method, size):
+        by_hand = size.release is None and place.by_hand(f"{method.id}/{name}") is not None
+        if file is None and (by_hand or (size.release is None and not build.has_state(method, size))):
             return name
     raise WeightsError(
         f"{method.id} has no weights here: get some (`tokenmark weights {method.id}` says where from), or name a"
         f" checkpoint with --weights and its --variant ({', '.join(method.variants)})"
     )
-
-
-def _has_state(method: TokenizerMethod, size: Variant) -> bool:
-    with torch.device("meta"):
-        built = method.build(**size.config)
-    return bool(getattr(built, "state_dict", dict)())

@@ -2,6 +2,7 @@
 
 - `<owner>--<name>/<file>`: a file of a repository on the Hugging Face hub;
 - `<name>`: a file with an address of its own (Inception, LPIPS' backbones);
+- `<method>--<variant>.ckpt`, or another suffix: a checkpoint that no hub has, put here by hand;
 - `pins.toml`: which bytes are meant (see `tokenmark.pins`).
 """
 
@@ -19,6 +20,8 @@ from tokenmark.pins import Pin
 from tokenmark.weights import Published, Weights
 
 FOLDER_VARIABLE = "TOKENMARK_WEIGHTS"
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""Of checkpoints that lie here by hand."""
 
 
 def default_folder() -> Path:
@@ -54,6 +57,12 @@ class Shelf:
                 f" {self.folder / pins.FILE}"
             )
         return Weights(item.key, path, digest, published=item.sha256 in (None, digest))
+
+    def by_hand(self, name: str) -> Weights | None:
+        """Weights that no hub has, which somebody put here as `<method>--<variant>` with the suffix that they have."""
+        place = self.folder / name.replace("/", "--")
+        path = next((path for suffix in SUFFIXES if (path := place.with_name(place.name + suffix)).is_file()), None)
+        return None if path is None else Weights(name, path, digest_of(path))
 
     def pin(self, item: Published) -> Pin | None:
         """Which bytes are meant: what `pins.toml` says, else what the item itself says; None if nobody does.

@@ -1,4 +1,4 @@
-"""A suite made from a command line: cost and throughput of timm models under protocol `throughput`."""
+"""A suite made from a command line: speed of timm models and of tokenizers under protocol `throughput`."""
 
 import json
 from collections.abc import Iterable
@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import pydantic
 from pydantic import JsonValue
 
-from tokenmark import budgets, suites
+from tokenmark import budgets, registry, suites
 from tokenmark.backbones import RANDOM
+from tokenmark.contracts import TokenizerMethod
 from tokenmark.errors import SuiteError
 from tokenmark.suites import Suite
 
@@ -17,6 +18,7 @@ MEASURES = ["cost", "throughput"]
 
 def suite(
     models: str,
+    tokenizers: str,
     methods: str,
     given: Iterable[str],
     batches: str,
@@ -27,13 +29,18 @@ def suite(
     *,
     compiled: bool,
 ) -> Suite:
-    """Every method on every model; lists are separated by commas, `given` holds `method.setting=value`.
+    """Every method on every model, and every tokenizer; lists are separated by commas.
+
+    `given` holds `method.setting=value`; a tokenizer is `method/variant`, or a method for all of its sizes.
 
     Raises:
-        UnknownNameError: no such model or method.
+        UnknownNameError: no such model, method or variant.
         SuiteError: a list without names, a batch that is no number, a setting that is not of that form or not used.
     """
-    chosen = list(dict.fromkeys(name.removesuffix(RANDOM) + RANDOM for name in _listed(models, "models")))
+    if not models and not tokenizers:
+        raise SuiteError("nothing to time: give --models, --tokenizers, or both")
+    asked = _listed(models, "models") if models else []
+    chosen = list(dict.fromkeys(name.removesuffix(RANDOM) + RANDOM for name in asked))
     named = _listed(methods, "methods")
     settings = _settings(given, named)
     jobs = [
@@ -47,6 +54,10 @@ def suite(
         }
         for model in chosen
         for method in named
+    ]
+    jobs += [
+        {"task": "tokenization", "method": method, "variant": variant, "precision": precision}
+        for method, variant in _tokenizers(tokenizers)
     ]
     timing = {
         "batches": [_number(text) for text in _listed(batches, "batches")],
@@ -67,6 +78,16 @@ def _listed(text: str, what: str) -> list[str]:
     if not names:
         raise SuiteError(f"--{what} is empty: give names separated by commas")
     return names
+
+
+def _tokenizers(text: str) -> list[tuple[str, str]]:
+    """Methods and variants; of a method that is named alone all its sizes, but for the repository's own."""
+    found: list[tuple[str, str]] = []
+    for name in _listed(text, "tokenizers") if text else []:
+        method, slash, variant = name.partition("/")
+        known = registry.get_as(TokenizerMethod, method).variants
+        found += [(method, variant)] if slash else [(method, size) for size, each in known.items() if not each.weights]
+    return list(dict.fromkeys(found))
 
 
 def _number(text: str) -> int:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from reference_impls.layers.precision import at_least_float32
 
-__all__ = ["DiagonalGaussian", "draw_exponential", "draw_noise"]
+__all__ = ["DiagonalGaussian", "draw_exponential", "draw_noise", "draw_uniform"]
 
 
 def draw_noise(like: Tensor, generator: torch.Generator) -> Tensor:
@@ -21,6 +21,11 @@ def draw_noise(like: Tensor, generator: torch.Generator) -> Tensor:
 def draw_exponential(like: Tensor, generator: torch.Generator) -> Tensor:
     """Exponential(1) noise, drawn as `draw_noise` draws; minus its logarithm is Gumbel noise."""
     return _per_image(like, generator, torch.Tensor.exponential_)
+
+
+def draw_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform noise in [0, 1), drawn as `draw_noise` draws; below p with probability p."""
+    return _per_image(like, generator, torch.Tensor.uniform_)
 
 
 def _per_image(like: Tensor, generator: torch.Generator, fill: Callable[..., Tensor]) -> Tensor:

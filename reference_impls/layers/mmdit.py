@@ -17,11 +17,10 @@ from reference_impls.layers.dit_blocks import (
     FinalLayer,
     TimestepEmbedder,
     modulation,
-    timestep_features,
     unpatchify,
 )
 
-__all__ = ["MMDiT", "MMDiTSize", "gelu_mlp", "place_features"]
+__all__ = ["MMDiT", "MMDiTSize", "gelu_mlp", "token_positions"]
 
 HEAD_DIM = 64
 PATCH = 2
@@ -31,11 +30,6 @@ PATCH = 2
 def token_positions(count: int) -> Tensor:
     """Positions 1000, 1008, ... of `count` tokens, float32: they continue the times, which end at 1000."""
     return 1000.0 + 8.0 * torch.arange(count, dtype=torch.float32)
-
-
-def place_features(count: int) -> Tensor:
-    """Sinusoids of the positions of `count` tokens, `(count, 256)`, float32 as in the release's embedder."""
-    return timestep_features(token_positions(count), 256)
 
 
 def gelu_mlp(width: int) -> Mlp:
@@ -89,25 +83,26 @@ class StreamBlock(nn.Module):
         self.t_embedder = TimestepEmbedder(width) if positions else None
 
     def parts(self, time: Tensor, places: Tensor) -> tuple[Tensor, ...]:
-        """Shifts, scales and gates: `(1, L, D)` by features `(L, 256)` of positions, or `(B, 1, D)` by times `(B, D)`."""
+        """Shifts, scales and gates: `(1, L, D)` by positions `(L,)`, or `(B, 1, D)` by embedded times `(B, D)`."""
         if self.t_embedder is None or self.last:
             made: Tensor = self.adaLN_modulation(time).unsqueeze(1)
         else:
-            made = self.adaLN_modulation(self.t_embedder.mlp(places)).unsqueeze(0)
+            made = self.adaLN_modulation(self.t_embedder(places)).unsqueeze(0)
         return made.chunk(2 if self.last else 6, dim=2)
 
     def heads(self, x: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
         """Queries, keys and values `(3, B, H, L, d)` of the modulated stream."""
         shift, scale = parts[:2]
         qkv: Tensor = self.qkv(self.norm1(x) * (1.0 + scale) + shift)
-        split: Tensor = qkv.unflatten(2, (3, -1, HEAD_DIM))  # type: ignore[no-untyped-call]
+        split: Tensor = qkv.unflatten(2, (3, -1, HEAD_DIM))
         return split.permute(2, 0, 3, 1, 4)
 
     def forward(self, x: Tensor, mixed: Tensor, parts: tuple[Tensor, ...]) -> Tensor:
         """The stream `(B, L, D)` after attention, which gave `mixed` `(B, H, L, d)`."""
         gate1, shift2, scale2, gate2 = parts[2:]
         x = x + gate1 * self.proj(mixed.transpose(1, 2).flatten(2))
-        return x + gate2 * self.mlp(self.norm2(x) * (1.0 + scale2) + shift2)
+        out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1.0 + scale2) + shift2)
+        return out
 
 
 class JointBlock(nn.Module):
@@ -132,7 +127,7 @@ class JointBlock(nn.Module):
             context: Tokens.
             x: Patches.
             time: Embedded times `(B, D)`.
-            places: Features `(K, 256)` of the tokens' positions.
+            places: The tokens' positions `(K,)`.
             tokens_see_patches: Whether tokens attend to patches, or to tokens alone.
         """
         context_parts, x_parts = self.context_block.parts(time, places), self.x_block.parts(time, places)
@@ -175,7 +170,7 @@ class MMDiT(nn.Module):
             self.x_embedder = nn.Conv2d(size.channels, width, PATCH, stride=PATCH)
         self.register_buffer("pos_embed", torch.zeros(1, size.pos_embed_max_size**2, width))
         self.register_buffer("context_pos_embed", _sines(token_positions(size.tokens), width).unsqueeze(0))
-        self.register_buffer("places", place_features(size.tokens), persistent=False)
+        self.register_buffer("places", token_positions(size.tokens), persistent=False)
         self.t_embedder = TimestepEmbedder(width)
         self.y_embedder = TimestepEmbedder(width, size.code_dim)  # in the checkpoint, without use (class labels' place)
         self.context_embedder = nn.Linear(size.code_dim, width)

@@ -127,7 +127,7 @@ def _on(tokens: Tokens, device: torch.device) -> Tokens:
 
 def codec_variants(qualities: Sequence[int]) -> dict[str, Variant]:
     """`q50` for images of 32 px, `q50-256` for images of 256 px, and so on."""
-    sizes = {"": 32, "-256": 256}
+    sizes = {"": 32, "-256": 256, "-512": 512}
     return {
         f"q{quality}{ending}": Variant(config={"quality": quality, "image_size": side})
         for ending, side in sizes.items()

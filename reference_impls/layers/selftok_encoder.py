@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reference_impls.layers.dit_blocks import EPS, TimestepEmbedder, grid_sincos, modulation
-from reference_impls.layers.mmdit import PATCH, gelu_mlp, place_features
+from reference_impls.layers.mmdit import PATCH, gelu_mlp, token_positions
 from reference_impls.layers.precision import at_least_float32
 
 __all__ = ["CosineCodebook", "QueryEncoder"]
@@ -71,8 +71,8 @@ class DualBlock(nn.Module):
         self.t_embedder = TimestepEmbedder(query_width)
 
     def forward(self, patches: Tensor, queries: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """`(B, P, width)` and `(B, K, query_width)` to the same; `places` `(K, 256)` are features of positions."""
-        parts = self.adaLN_modulation(self.t_embedder.mlp(places))
+        """`(B, P, width)` and `(B, K, query_width)` to the same; `places` `(K,)` are the queries' positions."""
+        parts = self.adaLN_modulation(self.t_embedder(places))
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.chunk(6, dim=1)
         seen, gathered = self.attn(self.norm1(patches), self.q_norm1(queries) * (1.0 + scale1) + shift1)
         patches = patches + seen
@@ -169,7 +169,7 @@ class QueryEncoder(nn.Module):
         self.side = side
         self.x_embedder = nn.Conv2d(channels, dim, PATCH, stride=PATCH)
         self.register_buffer("pos_embed", grid_sincos(dim, 2 * side).unsqueeze(0))
-        self.register_buffer("places", place_features(tokens), persistent=False)
+        self.register_buffer("places", token_positions(tokens), persistent=False)
         self.query_tokens = nn.Parameter(0.02 * torch.randn(1, tokens, query_dim))
         self.blocks = nn.ModuleList(DualBlock(dim, heads, query_dim, query_heads) for _ in range(depth))
         self.quantizer = CosineCodebook(query_dim, codebook_size, code_dim, tokens)

@@ -41,12 +41,12 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, L, width)` to the same shape."""
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(B, L, width)` to the same shape; who sees whom is True in `mask`, broadcast to `(B, heads, L, L)`."""
         batch, length, width = x.shape
         packed = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         query, key, value = packed.reshape(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(batch, length, width))
         return out
 
@@ -76,9 +76,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(size.width)
         self.mlp = Mlp(size.width, int(size.width * size.mlp_ratio), activation)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(B, L, width)` to the same shape."""
-        x = x + self.attn(self.ln_1(x))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`(B, L, width)` to the same shape; `mask` as in `Attention`."""
+        x = x + self.attn(self.ln_1(x), mask)
         out: Tensor = x + self.mlp(self.ln_2(x))
         return out
 

@@ -10,7 +10,10 @@ from tests.e2e import made_release
 from tests.e2e.harness import ROOT, Place
 from tests.tokenmark.data import made_imagenet as made
 
-KINDS = ("reconstruction", "generation", "classification", "throughput")
+SUITES = {
+    "reconstruction": "reconstruction-256",
+    **{kind: f"imagenet-{kind}" for kind in ("generation", "classification", "throughput")},
+}
 LIMIT = 4
 OWN = {
     "reconstruction": '  { task = "reconstruction", method = "made-vq", variant = "256" },\n',
@@ -19,7 +22,7 @@ OWN = {
     "throughput": '  { task = "classification", method = "tome", model = "test_vit.random", settings = { r = 4 } },\n',
 }
 """The jobs of the stranger's package, and a small model to time."""
-LEFT_OUT = re.compile(r'_patch16_224\.random"|deit_tiny.*keep_rate|webp|q50-256')
+LEFT_OUT = re.compile(r'_patch16_224\.random"|deit_tiny.*keep_rate|webp|avif|q50-256')
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +37,14 @@ def imagenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def suites(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The suites as they are, with the package's jobs on top and less to time: one model of each suite."""
     folder = tmp_path_factory.mktemp("suites")
-    for kind in KINDS:
-        text = (ROOT / "suites" / f"imagenet-{kind}.toml").read_text(encoding="utf-8")
+    for kind, name in SUITES.items():
+        text = (ROOT / "suites" / f"{name}.toml").read_text(encoding="utf-8")
         timing = "timing = { batches = [1, 2], min_seconds = 0.01, min_rounds = 2 }"
         text, count = re.subn(r"^timing = .*$", timing, text, flags=re.MULTILINE)
         assert count == 1
         head, jobs = text.split("jobs = [\n")
         jobs = "".join(line for line in jobs.splitlines(keepends=True) if not LEFT_OUT.search(line))
-        (folder / f"imagenet-{kind}.toml").write_text(f"{head}jobs = [\n{OWN[kind]}{jobs}", encoding="utf-8")
+        (folder / f"{name}.toml").write_text(f"{head}jobs = [\n{OWN[kind]}{jobs}", encoding="utf-8")
     return folder
 
 
@@ -56,7 +59,7 @@ def ours(server, imagenet: Path, suites: Path, shelf: Path, tmp_path_factory: py
     folder = tmp_path_factory.mktemp("bench")
     place = Place(server, folder, Path("unused"), path=(made_release.write_package(tmp_path_factory.mktemp("site")),))
     made_release.write_statistics(folder / "data" / f"first-{LIMIT}")
-    names = [f"imagenet-{kind}" for kind in KINDS]
+    names = list(SUITES.values())
     arguments = ["run", *names, "--data", imagenet, "--limit", str(LIMIT), "--weights", shelf, "--suites", suites]
     arguments += ["--device", "cpu", "--no-page"]
     out = place.call(*arguments).well()
@@ -147,7 +150,7 @@ def test_nothing_to_measure_is_status_2_and_no_pictures_are_decoded(ours, place:
         "--methods",
         "titok",
     )
-    done = place.call("run", "imagenet-reconstruction", "--data", imagenet, *more)
+    done = place.call("run", "reconstruction-256", "--data", imagenet, *more)
     assert done.status == 2
     assert "titok/l32 has no weights here" in done.out
     assert "preparing" not in done.out
@@ -158,7 +161,7 @@ def test_without_data_the_command_that_prepares_them_is_said(ours, place: Place)
     _, arguments, _ = ours
     shelf = arguments[arguments.index("--weights") + 1]
     more = ("--weights", shelf, "--suites", ROOT / "suites", "--no-page", "--device", "cpu", "--methods", "jpeg")
-    done = place.call("run", "imagenet-reconstruction", "--data", "empty", *more)
+    done = place.call("run", "reconstruction-256", "--data", "empty", *more)
     assert done.status == 2
     command = "`tokenmark prepare imagenet-val --source PATH --size 256 --crop bicubic --data empty`"
     assert f"imagenet-val-256-bicubic is not in empty: prepare it with {command}" in " ".join(done.out.split())

@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes import docs
+from recipes import docs, movement, zoo
 from tokenmark import backbones, build, plan, suites
 from tokenmark.data import catalog
-from tokenmark.networks import EXTRACTORS
-from tokenmark.protocols import PROTOCOLS
 from tokenmark.store import Results
 from tokenmark.tasks.base import Context
 
@@ -27,13 +25,17 @@ def test_weights_page():
     assert (ROOT / "docs/weights.md").read_text() == docs.weights_page(ROOT), "run `nox -s docs`"
 
 
+def test_tokenizers_page():
+    assert (ROOT / "docs/tokenizers.md").read_text() == zoo.page(ROOT), "run `nox -s docs`"
+
+
 def test_protocols_page():
     assert (ROOT / "docs/protocols.md").read_text() == docs.protocols_page(ROOT), "run `nox -s docs`"
 
 
 def test_movement_was_measured_under_todays_protocols():
     found = json.loads((ROOT / docs.MOVEMENT).read_text())
-    today = {name: each.sha256 for name, each in PROTOCOLS.items() if each.port in EXTRACTORS}
+    today = {each.id: each.sha256 for each in movement.measured()}
     assert {row["protocol"]: row["protocol_sha256"] for row in found["rows"]} == today, "run `nox -s movement`"
     assert found["environment"]["dirty"] is False
 

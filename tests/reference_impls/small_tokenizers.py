@@ -25,6 +25,25 @@ _TITOK: dict[str, Any] = {
 _FOUNDATION: dict[str, Any] = {"img_size": 42, "input": 28, "dim": 32, "depth": 2, "heads": 2}
 
 SMALL: dict[str, dict[str, Any]] = {
+    "alit": {
+        "image_size": 32,
+        "patch_size": 4,
+        "base": {
+            "vqgan": {
+                "hidden_channels": 32,
+                "channel_mult": [1, 1, 1],
+                "num_res_blocks": 1,
+                "z_channels": 16,
+                "codebook_size": 8,
+            }
+        },
+        "encoder": {"width": 32, "layers": 1, "heads": 2},
+        "decoder": {"width": 32, "layers": 1, "heads": 2},
+        "codebook_size": 64,
+        "init_tokens": 4,
+        "rounds": 4,
+        "halting_threshold": 0.02,
+    },
     "avif": {"quality": 50},
     "fsq": {
         "image_size": 32,
@@ -139,6 +158,23 @@ SMALL: dict[str, dict[str, Any]] = {
         "scale_pixels": 64,
     },
     "jpeg": {"quality": 50},
+    "karl": {
+        "image_size": 32,
+        "patch_size": 4,
+        "base": {
+            "vqgan": {
+                "hidden_channels": 32,
+                "channel_mult": [1, 1, 1],
+                "num_res_blocks": 1,
+                "z_channels": 16,
+                "codebook_size": 8,
+            }
+        },
+        "encoder": {"width": 32, "layers": 1, "heads": 2},
+        "decoder": {"width": 32, "layers": 1, "heads": 2},
+        "codebook_size": 64,
+        "max_tokens": 16,
+    },
     "larp": {
         "image_size": 32,
         "frames": 4,
@@ -204,6 +240,19 @@ SMALL: dict[str, dict[str, Any]] = {
         "codebook_dim": 8,
         "decode_depth": 1,
         "features": 24,
+    },
+    "selftok": {
+        "image_size": 32,
+        "vae": {"ch": 32, "ch_mult": [1, 1], "num_res_blocks": 1, "z_channels": 4, "quant_convs": False},
+        "tokens": 10,
+        "stages": [400, 1000],
+        "tokens_per_stage": [6, 4],
+        "codebook_size": 64,
+        "code_dim": 8,
+        "encoder": {"dim": 16, "heads": 2, "depth": 1, "query_dim": 32, "query_heads": 2},
+        "decoder_depth": 2,
+        "pos_embed_max_size": 10,
+        "sample_steps": 2,
     },
     "textok": {
         "image_size": 32,

@@ -2,13 +2,15 @@
 
 import inspect
 import math
+import re
 
 import pytest
 import torch
 
 from tests.reference_impls.small_tokenizers import SMALL
-from tokenmark import build, registry
+from tokenmark import build, layouts, registry
 from tokenmark.contracts import MethodError, Tokenizer, TokenizerMethod, Tokens
+from tokenmark.errors import WeightsError
 
 METHODS = {
     name: registry.get_as(TokenizerMethod, name)
@@ -280,6 +282,50 @@ def test_runs_in_double(name, tokenizer, images):
     if decoded is not None:
         assert decoded.shape == images.shape
         assert decoded.dtype == (torch.float64 if tokenizer.info.parameters else torch.float32)
+
+
+@pytest.fixture
+def checkpoint(name, tokenizer, tmp_path):
+    """A file as the method's release would lay it out, and what writes another."""
+    if not isinstance(tokenizer, torch.nn.Module) or not tokenizer.state_dict():
+        pytest.skip("it has no state")
+    layout = METHODS[name].layout
+
+    def write(state):
+        state = {key: value.clone() for key, value in state.items()}
+        path = tmp_path / "released.pt"
+        extra = {f"{prefix}of.training": torch.zeros(1) for prefix in layout.ignored}
+        wrapper = layout.wrappers[0] if layout.wrappers else "state_dict"
+        torch.save({wrapper: state | extra, "epoch": 3}, path)
+        return path
+
+    state = tokenizer.state_dict()
+    if any(layout.module_key(key) != key for key in state):
+        pytest.skip("its own keys read as other keys of the release: vectors and manifests test its renames")
+    return state, write
+
+
+def test_a_checkpoint_is_loaded_strictly(name, tokenizer, checkpoint):
+    """Missing, extra and mis-shaped tensors, and a truncated file: one line each, and nothing is loaded."""
+    state, write = checkpoint
+    layout = METHODS[name].layout
+    layouts.load(tokenizer, write(state), layout)
+    before = {key: value.clone() for key, value in state.items()}
+    some = next(key for key, value in state.items() if value.dim())
+    wrong = [
+        ({key: value for key, value in state.items() if key != some}, f"1 missing ({some})"),
+        (state | {"something.else": torch.zeros(2)}, "1 unexpected (something.else)"),
+        (state | {some: torch.zeros(*state[some].shape, 2)}, f"1 mis-shaped ({some}"),
+    ]
+    for changed, words in wrong:
+        with pytest.raises(WeightsError, match=re.escape(words)) as caught:
+            layouts.load(tokenizer, write(changed), layout)
+        assert "\n" not in str(caught.value)
+    path = write(state)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(WeightsError, match="cannot be read as tensors alone"):
+        layouts.load(tokenizer, path, layout)
+    assert all(torch.equal(value, before[key]) for key, value in tokenizer.state_dict().items())
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

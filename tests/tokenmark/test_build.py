@@ -11,7 +11,7 @@ from reference_impls.reducers.tome import TomeSettings
 from tests.reference_impls import vits
 from tokenmark import backbones, build, registry, weights
 from tokenmark.contracts import GeneratorMethod, Tokenizer, TokenizerMethod, Variant
-from tokenmark.errors import MissingWeightsError, SuiteError, TokenmarkError, UnknownNameError, WeightsError
+from tokenmark.errors import MissingWeightsError, SuiteError, TokenmarkError, UnknownNameError
 from tokenmark.shelf import Shelf
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_a_variant_without_weights_here_is_refused(tmp_path, monkeypatch):
         build.tokenizer("maskgit-vq", "imagenet-f16-256", CPU, Shelf(tmp_path))
     bare = dataclasses.replace(registry.get("maskgit-vq"), variants={"bare": Variant(MINI.config)})
     monkeypatch.setattr(registry, "get", lambda _: bare)
-    with pytest.raises(WeightsError, match="maskgit-vq/bare has no weights: its file names neither"):
+    with pytest.raises(MissingWeightsError, match=r"maskgit-vq/bare has no weights here, and no hub has them .*--bare"):
         build.tokenizer("maskgit-vq", "bare", CPU, Shelf(tmp_path))
 
 

@@ -29,7 +29,7 @@ def announced(package, entries, files=None):
 
 def test_ids_are_the_names_of_files():
     known = registry.locations()
-    assert known["tome-3stage"] == registry.Location("reference_impls.reducers.tome_3stage")
+    assert known["tome-3stage"] == registry.Location("reference_impls.reducers.tome_3stage", "METHOD")
     assert {"jpeg", "maskgit-vq", "titok-maskgit", "none"} <= known.keys()
     for name in known:
         assert registry.get(name).id == name

@@ -9,7 +9,8 @@ from tokenmark.cli.options import results_option
 
 
 @click.command("throughput")
-@click.option("--models", required=True, help="Vision transformers by their names in timm, separated by commas.")
+@click.option("--models", default="", help="Vision transformers by their names in timm, separated by commas.")
+@click.option("--tokenizers", default="", help="Tokenizers, separated by commas: titok/s128, or titok for all sizes.")
 @click.option("--methods", default="none,tome", show_default=True, help="Reducers, separated by commas.")
 @click.option(
     "--set",
@@ -29,9 +30,10 @@ from tokenmark.cli.options import results_option
 @click.option("--min-rounds", default=30, show_default=True, help="Fewest measured rounds.")
 @results_option
 def command(results_folder: Path, device: str, **asked: Any) -> int:
-    """Measure cost and throughput of timm models with their tokens reduced. Weights and images are random (seeded).
+    """Measure how fast timm models with reduced tokens are, and tokenizers. Weights and images are random (seeded).
 
-    Each method takes turns with the unreduced model: eager attention, fused attention and, with --compiled, compiled.
+    Of a tokenizer encoding, decoding and both are timed, with --compiled also through torch.compile. Each reduction
+    method takes turns with the unreduced model: eager attention, fused attention and, with --compiled, compiled.
     Records are written to RESULTS/records/throughput; a run that has its record is not measured again.
 
     Ends with status 0 if all is measured, 2 if something could not be.

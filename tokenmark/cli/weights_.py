@@ -3,19 +3,38 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tokenmark.cli.options import suites_option, weights_option
 from tokenmark.errors import TokenmarkError
 
+if TYPE_CHECKING:
+    from tokenmark.contracts import Variant
+    from tokenmark.shelf import Shelf
 
-@click.group("weights", no_args_is_help=False, invoke_without_command=True)
+
+class Names(click.Group):
+    """Takes a method's name in a verb's place, for what `show` says of it."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A verb if there is one of that name, else `show`."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            return "show", self.commands["show"], args
+        return super().resolve_command(ctx, args)
+
+
+@click.group("weights", cls=Names, no_args_is_help=False, invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
     """Weights that others published: list them, pin which bytes are meant, download those.
 
     \b
+    To see where a method's weights are, their licence, revision and hash as far as they are known:
+      tokenmark weights titok
     To measure a released model:
       tokenmark weights pin titok/l32      asks the hub which commit and SHA-256 it has, and writes them down
       tokenmark weights fetch titok/l32    downloads exactly those bytes
@@ -56,6 +75,50 @@ def list_(as_json: bool, weights_folder: Path, suites_folder: Path) -> None:
     tables.print_rows(f"Weights; those of others lie in {weights_folder}", rows)
 
 
+@command.command("show")
+@click.argument("method")
+@weights_option
+def show(method: str, weights_folder: Path) -> None:
+    """Say where the weights of METHOD's variants are: file, licence, revision and hash as far as they are known."""
+    from tokenmark import registry  # noqa: PLC0415  the engine takes seconds to import
+    from tokenmark.contracts import GeneratorMethod, TokenizerMethod  # noqa: PLC0415
+    from tokenmark.errors import UnknownNameError  # noqa: PLC0415
+    from tokenmark.shelf import Shelf  # noqa: PLC0415
+
+    if method not in registry.locations():
+        raise UnknownNameError("verb or method", method, [*command.commands, *registry.locations()])
+    found = registry.get(method)
+    if not isinstance(found, TokenizerMethod | GeneratorMethod):
+        click.echo(f"{method} has no weights: it is applied to a classifier, whose weights have names of their own")
+        return
+    shelf = Shelf(weights_folder)
+    click.echo(f"{found.title}: {found.paper.citation}")
+    for name, variant in found.variants.items():
+        click.echo(f"\n{method}/{name}")
+        for key, text in _facts(variant, shelf, registry.locations()[method].package).items():
+            click.echo(f"  {key:9} {text}")
+
+
+def _facts(variant: "Variant", shelf: "Shelf", package: str) -> dict[str, str]:
+    """What is known of a variant's weights, by line."""
+    note = {"note": variant.note} if variant.note else {}
+    if variant.weights is not None:
+        return {"file": f"{package}/weights/{variant.weights}.safetensors, in the repository", **note}
+    release = variant.release
+    if release is None:
+        return note or {"file": "none: it has no weights"}
+    pin = shelf.pin(release)
+    place = shelf.path(release)
+    return {
+        "file": f"{release.file} of {release.repo} on the hub",
+        "licence": release.licence or "not known",
+        "revision": (pin.revision if pin else None) or release.revision or "not known: `tokenmark weights pin` asks",
+        "SHA-256": (pin.sha256 if pin else None) or release.sha256 or "not known: `tokenmark weights pin` asks",
+        "here": str(place) if place else f"no; it would lie at {shelf.places(release)[0]}",
+        **note,
+    }
+
+
 @command.command("pin")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @weights_option
@@ -64,7 +127,7 @@ def pin(names: tuple[str, ...], weights_folder: Path, suites_folder: Path) -> in
     """Ask the hub which commit and SHA-256 it has of NAME, and write them into pins.toml. Downloads no weights.
 
     NAME is as `tokenmark weights list` shows it (titok/l32), a classifier of timm's with its tag
-    (deit_small_patch16_224.fb_in1k), or a suite, for all that it reads (imagenet-reconstruction). From then on only
+    (deit_small_patch16_224.fb_in1k), or a suite, for all that it reads (reconstruction-256). From then on only
     these bytes are taken under that name: trust begins here, so compare the hash with one that you have from elsewhere
     if you can. To take what the hub has later, pin again.
     """

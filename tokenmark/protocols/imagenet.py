@@ -28,6 +28,16 @@ TITOK_VAL50K = Protocol(
     differs="the releases decode under float16 or bfloat16 autocast; here the model runs in float32",
 )
 
+VAL50K_512 = TITOK_VAL50K.but(
+    id="val50k-512",
+    title="rFID of tokenizers of 512 px: 50,000 validation images against their own crops, float64 Inception",
+    data="imagenet-val-512-bicubic",
+    crop="bicubic-512",
+    comparable_with="nothing that is known to be published: releases of 512 px name no reference",
+    used_by=(),
+    differs="",
+)
+
 LLAMAGEN_VAL_ADM = Protocol(
     id="llamagen-val-adm",
     version=1,
@@ -93,4 +103,4 @@ TOP1_CROP900 = TOP1_CROP875.but(
     used_by=("timm",),
 )
 
-IMAGENET = (TITOK_VAL50K, LLAMAGEN_VAL_ADM, ADM_TRAIN, TOP1_CROP875, TOP1_CROP900)
+IMAGENET = (TITOK_VAL50K, VAL50K_512, LLAMAGEN_VAL_ADM, ADM_TRAIN, TOP1_CROP875, TOP1_CROP900)

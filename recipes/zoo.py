@@ -1,0 +1,164 @@
+"""docs/tokenizers.md: all tokenizers in one table, from the registry and the vectors that the tests run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tokenmark import registry
+from tokenmark.contracts import TokenizerInfo, TokenizerMethod, Variant
+
+VECTORS = "tests/vectors"
+HEAD = """# Tokenizers
+
+Every image tokenizer that Tokenmark implements. `nox -s docs` writes this page from the methods themselves; the tests
+hold it to them. `tokenmark tokenize IMAGE --method M` shows what one keeps of a picture of yours, `tokenmark weights M`
+where its weights are, `tokenmark list` the papers.
+
+*Tokens* and *bits* are of one image, over the sizes of a method (a continuous channel counts 32 bits). *Weights* is the
+licence of the repository or hub page that publishes them, as far as it is known; look at it yourself before you use
+them. *Parity*: how many recorded runs of the official release (in float64, every output to 1e-6) and how many official
+checkpoints' key lists the implementation agrees with, all of them run by the tests ([parity](parity.md)). No released
+weights were loaded here.
+"""
+OWN = "in the repository"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A variant, and what its code looks like."""
+
+    name: str
+    variant: Variant
+    info: TokenizerInfo
+
+    @property
+    def bits(self) -> float | None:
+        """The most bits of an image; None where a code has no bound."""
+        return None if self.info.max_tokens is None else self.info.max_tokens * self.info.bits_per_token
+
+
+def page(root: Path) -> str:
+    """The whole page."""
+    methods = [(method, _sizes(method)) for method in _tokenizers()]
+    lines = [HEAD, "", *_table(("method", "year", "idea", "tokens", "bits", "parameters", "weights", "parity"))]
+    for method, sizes in methods:
+        link = f"[{method.title}]({method.paper.url}) `{method.id}`"
+        lines.append(
+            _row((link, str(method.paper.year), method.idea, *_spans(sizes), _licence(sizes), _parity(method, root)))
+        )
+    lines += ["", "## Sizes", ""]
+    lines += _table(("variant", "image", "tokens", "codebook", "bits/px", "parameters", "code", "weights"))
+    for method, sizes in methods:
+        lines += [_row(_size(method, size)) for size in sizes]
+    return "\n".join(lines) + FOOT
+
+
+FOOT = """
+
+*Code*: `shorter` can be asked for fewer tokens, `noise` draws some when it encodes, `noise to decode` when it decodes,
+`text` must be told what the image shows. Notes on single sizes: `tokenmark weights METHOD`.
+"""
+
+
+def _tokenizers() -> list[TokenizerMethod]:
+    """All built-in ones, learned ones by year, then the plain codecs."""
+    found = [registry.get(name) for name, place in registry.locations().items() if place.package == "reference_impls"]
+    tokenizers = [method for method in found if isinstance(method, TokenizerMethod)]
+    return sorted(tokenizers, key=lambda method: (_plain(method), method.paper.year, method.id))
+
+
+def _plain(method: TokenizerMethod) -> bool:
+    return all("quality" in variant.config for variant in method.variants.values())
+
+
+def _sizes(method: TokenizerMethod) -> list[Size]:
+    with torch.device("meta"):
+        return [Size(name, variant, method.build(**variant.config).info) for name, variant in method.variants.items()]
+
+
+def _spans(sizes: list[Size]) -> tuple[str, str, str]:
+    """Tokens, bits and parameters over the sizes that are no small ones of ours."""
+    shown = [size for size in sizes if size.variant.weights is None] or sizes
+    if any(size.info.max_tokens is None for size in shown):
+        return "bytes", "8 each", "none"
+    shorter = "up to " if any(size.info.variable_length for size in shown) else ""
+    tokens = _span([size.info.max_tokens or 0 for size in shown])
+    bits = _span([round(size.bits or 0) for size in shown])
+    millions = _span([round(size.info.parameters / 1e6) for size in shown])
+    return f"{shorter}{tokens}", bits, f"{millions} M"
+
+
+def _span(numbers: list[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _licence(sizes: list[Size]) -> str:
+    if all("quality" in size.variant.config for size in sizes):
+        return "no weights"
+    licences = {size.variant.release.licence for size in sizes if size.variant.release is not None}
+    known = sorted(licence for licence in licences if licence)
+    if known:
+        return ", ".join(known)
+    if licences:
+        return "not known"
+    return "none released" if all(_none(size) for size in sizes) else "not on the hub"
+
+
+def _none(size: Size) -> bool:
+    return size.variant.weights is not None or "no release" in size.variant.note or "no weights" in size.variant.note
+
+
+def _parity(method: TokenizerMethod, root: Path) -> str:
+    if _plain(method):
+        return "Pillow's own"
+    found = [path.name for path in (root / VECTORS).glob(f"{method.id}__*.json")]
+    manifests = sum(name.endswith(".manifest.json") for name in found)
+    if not found:
+        return "no release: built from the paper"
+    return f"{len(found) - manifests} runs, {manifests} checkpoints"
+
+
+def _size(method: TokenizerMethod, size: Size) -> tuple[str, ...]:
+    info = size.info
+    books = sorted(set(info.codebook_sizes))
+    each = f" x {len(info.codebook_sizes)}" if len(info.codebook_sizes) > 1 else ""
+    rate = "" if size.bits is None else f"{size.bits / info.image_size**2:.3g}"
+    ways = {
+        "shorter": info.variable_length,
+        "noise": info.stochastic,
+        "noise to decode": info.draws_to_decode,
+        "text": info.text is not None,
+    }
+    return (
+        f"`{method.id}/{size.name}`",
+        str(info.image_size),
+        "bytes" if info.max_tokens is None else f"{info.max_tokens:,}",
+        (f"{books[0]:,}{each}" if books else _latent(info)),
+        rate,
+        f"{info.parameters / 1e6:,.1f} M" if info.parameters else "none",
+        ", ".join(way for way, so in ways.items() if so),
+        _place(size.variant),
+    )
+
+
+def _latent(info: TokenizerInfo) -> str:
+    whole, rest = divmod(info.bits_per_token, 32)
+    return f"{whole:.0f} channels" if not rest else f"{info.bits_per_token:.0f} bits"
+
+
+def _place(variant: Variant) -> str:
+    if variant.weights is not None:
+        return OWN
+    return f"`{variant.release.key}`" if variant.release is not None else ""
+
+
+def _table(heads: tuple[str, ...]) -> Iterator[str]:
+    yield _row(heads)
+    yield _row(("---",) * len(heads))
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
