@@ -26,9 +26,8 @@ def plain(monkeypatch):
 
 def shown(picture, **options):
     out = io.StringIO()
-    inline.show(
-        picture, Console(file=out, **{"force_terminal": True, "color_system": "truecolor", "width": 80, **options})
-    )
+    usual = {"force_terminal": True, "color_system": "truecolor", "width": 80}
+    inline.show(picture, Console(file=out, **{**usual, **options}))
     return out.getvalue()
 
 

@@ -80,12 +80,11 @@ def test_averaged_weights_take_the_place_of_plain_ones(tmp_path, model, other):
 
 def test_names_are_translated_one_to_one(tmp_path, model, other):
     state = {f"net.layers.{key}": value for key, value in model.state_dict().items()}
-    layouts.load(other, saved(tmp_path, state), Layout(renames=((r"^net\.layers\.", ""),)))
+    layout = Layout(renames=((r"^net\.layers\.", ""),))
+    layouts.load(other, saved(tmp_path, state), layout)
     assert same(model, other)
-    with pytest.raises(WeightsError, match="holds 0.weight twice"):
-        layouts.tensors(
-            saved(tmp_path, {**state, "0.weight": torch.zeros(1)}), Layout(renames=((r"^net\.layers\.", ""),))
-        )
+    with pytest.raises(WeightsError, match=r"holds 0\.weight twice"):
+        layouts.tensors(saved(tmp_path, {**state, "0.weight": torch.zeros(1)}), layout)
 
 
 def test_code_in_a_checkpoint_is_refused(tmp_path, other, capsys):
@@ -104,37 +103,39 @@ def test_what_holds_no_named_tensors(tmp_path, other, content):
     assert "\n" not in str(caught.value)
 
 
+RELEASED = {
+    "model": {
+        "vq_model": {
+            "codebook_size": 4096,
+            "token_size": 12,
+            "use_l2_norm": True,
+            "vit_enc_model_size": "small",
+            "vit_dec_model_size": "small",
+            "vit_enc_patch_size": 16,
+            "vit_dec_patch_size": 16,
+            "num_latent_tokens": 128,
+        }
+    },
+    "dataset": {"preprocessing": {"crop_size": 256}},
+}
+"""What TiTok-S-128 says of itself."""
+
+
 class TestConfiguration:
     """A config.json beside the weights."""
-
-    released = {
-        "model": {
-            "vq_model": {
-                "codebook_size": 4096,
-                "token_size": 12,
-                "use_l2_norm": True,
-                "vit_enc_model_size": "small",
-                "vit_dec_model_size": "small",
-                "vit_enc_patch_size": 16,
-                "vit_dec_patch_size": 16,
-                "num_latent_tokens": 128,
-            }
-        },
-        "dataset": {"preprocessing": {"crop_size": 256}},
-    }
 
     def arguments(self, tmp_path, config, variant="s128"):
         (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
         return layouts.arguments(TITOK, TITOK.variants[variant], tmp_path / "model.safetensors", f"titok/{variant}")
 
     def test_that_agrees_adds_what_the_variant_leaves_open(self, tmp_path):
-        found = self.arguments(tmp_path, self.released)
+        found = self.arguments(tmp_path, RELEASED)
         assert found["num_latent_tokens"] == 128
         assert TITOK.build(**{**found, "pixel": None}).info.max_tokens == 128
 
     def test_of_another_variant_is_refused(self, tmp_path):
         with pytest.raises(WeightsError, match=r"is not of titok/b64: encoder is .* there, and .* in this variant"):
-            self.arguments(tmp_path, self.released, "b64")
+            self.arguments(tmp_path, RELEASED, "b64")
 
     @pytest.mark.parametrize("config", ["{", "[]", "{}", '{"model": 3}'])
     def test_that_is_none_is_one_line(self, tmp_path, config):

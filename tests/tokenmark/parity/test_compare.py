@@ -13,6 +13,12 @@ VECTOR = VECTORS / "maskgit-vq__tiny.json"
 MANIFEST = VECTORS / "maskgit-vq__imagenet-f16-256.manifest.json"
 
 
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """How MKL rounds is not left behind for the tests that follow."""
+    monkeypatch.setenv("MKL_CBWR", "AUTO")
+
+
 @pytest.fixture
 def changed(tmp_path):
     """Writes a vector with a change, and gives its path."""

@@ -1,9 +1,10 @@
 """Speed of tokenizers: what is timed is what encodes and decodes, and a call that cheats is caught."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from tests.tokenmark import make
 from tokenmark import build, plan, registry, suites
 from tokenmark.contracts import TokenizerMethod
 from tokenmark.errors import AuditError
@@ -11,6 +12,7 @@ from tokenmark.tasks.base import Context
 from tokenmark.tasks.tokenization import BOTH, DECODE, ENCODE, TokenizationSession
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[3]
 SUITE = """
 version = 1
 title = "speed"
@@ -56,9 +58,8 @@ def test_encoding_decoding_and_both_are_timed(tmp_path, job):
 
 
 def test_precision_and_variant_name_the_run(tmp_path):
-    both = planned(
-        tmp_path, 'method = "titok", variant = "l32"', 'method = "titok", variant = "l32", precision = "bfloat16"'
-    )
+    job = 'method = "titok", variant = "l32"'
+    both = planned(tmp_path, job, f'{job}, precision = "bfloat16"')
     assert all(run.problem is None for run in both), "drawn weights need no file"
     assert both[0].spec.run != both[1].spec.run
     assert both[0].spec.weights == both[0].spec.data == {}
@@ -92,10 +93,8 @@ def test_a_call_that_remembers_its_answer_is_caught(tmp_path, monkeypatch, what,
 
 def test_the_suite_times_every_size_of_every_tokenizer():
     """All that can encode with drawn weights alone."""
-    jobs = {
-        (job.method, job.variant, job.precision)
-        for job in suites.load(make.ROOT / "suites/tokenizer-throughput.toml").jobs
-    }
+    suite = suites.load(ROOT / "suites/tokenizer-throughput.toml")
+    jobs = {(job.method, job.variant, job.precision) for job in suite.jobs}
     needs_more = {"seed", "hita", "vfmtok"}
     for name in registry.locations():
         method = registry.get(name)
