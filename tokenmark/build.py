@@ -31,19 +31,42 @@ def tokenizer(method: str, variant: str, device: torch.device, shelf: Shelf | No
     """A tokenizer with its weights, in evaluation mode; published ones from the shelf, the default if none is given."""
     found = registry.get_as(TokenizerMethod, method)
     size = registry.variant_of(found, variant)
-    held = weights_of(found, variant, shelf)
-    return _ready(_sized(found, size, held, variant), found, variant, device, held)
+    return _whole(found, variant, device, weights_of(found, variant, shelf), parts_of(size, shelf))
 
 
-def tokenizer_from(method: str, variant: str, held: Weights, device: torch.device) -> Tokenizer:
-    """A tokenizer with weights that somebody names (see `shelf.given`), in evaluation mode.
+def tokenizer_from(
+    method: str, variant: str, held: Weights, device: torch.device, shelf: Shelf | None = None
+) -> Tokenizer:
+    """A tokenizer with weights that somebody names (see `shelf.given`), in evaluation mode; parts from the shelf.
 
     Raises:
         WeightsError: they do not fit.
     """
     found = registry.get_as(TokenizerMethod, method)
     size = registry.variant_of(found, variant)
-    return _ready(_sized(found, size, held, variant), found, variant, device, held)
+    return _whole(found, variant, device, held, parts_of(size, shelf))
+
+
+def parts_of(size: Variant, shelf: Shelf | None = None) -> dict[str, Weights]:
+    """The weights of the networks that a variant's release leaves out, by name.
+
+    Raises:
+        MissingWeightsError: they are not here.
+    """
+    return {part.name: (shelf or Shelf()).find(part.release, part.name) for part in size.parts}
+
+
+def _whole(
+    method: TokenizerMethod, variant: str, device: torch.device, held: Weights | None, parts: Mapping[str, Weights]
+) -> Tokenizer:
+    built = _sized(method, method.variants[variant], held, variant)
+    for name, part in parts.items():
+        try:
+            cast("Any", built).load_part(name, weights.read(part.path))
+        except RuntimeError as error:  # torch's own words on keys and shapes
+            reason = " ".join(str(error).split())[:300]
+            raise WeightsError(f"{part.path} does not fit {method.id}/{variant} as {name}: {reason}") from error
+    return _ready(built, method, variant, device, held)
 
 
 def drawn_tokenizer(method: str, variant: str, device: torch.device) -> Tokenizer:
@@ -51,6 +74,8 @@ def drawn_tokenizer(method: str, variant: str, device: torch.device) -> Tokenize
     found = registry.get_as(TokenizerMethod, method)
     with device:
         built = found.build(**registry.variant_of(found, variant).config)
+    if registry.variant_of(found, variant).parts:
+        cast("Any", built).draw_parts()
     return cast("Tokenizer", _placed(built, device)) if isinstance(built, nn.Module) else built
 
 

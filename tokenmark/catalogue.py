@@ -14,7 +14,7 @@ from tokenmark.errors import UnknownNameError, WeightsError
 from tokenmark.shelf import Shelf
 from tokenmark.weights import Published
 
-LPIPS, TEXT = "lpips-", "clip-text-"
+LPIPS, TEXT, PART = "lpips-", "clip-text-", "part-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def entries(suites_folder: Path | None = None) -> list[Entry]:
     """All that have a name of their own; of timm's many classifiers, those that the suites in a folder measure."""
     found = [entry for name in registry.locations() for entry in _of_method(name)]
     found += [_extractor(name) for name in extractors.PLACES]
-    found += [*_texts(), *_backbones_of_lpips()]
+    found += [*_parts(), *_texts(), *_backbones_of_lpips()]
     return found + [_classifier(name) for name in sorted(_measured(suites_folder))] if suites_folder else found
 
 
@@ -112,6 +112,7 @@ def _of_variant(method: str, size: str) -> Iterator[str]:
         variant = registry.variant_of(found, size)
         if variant.release is not None and variant.weights is None:
             yield f"{method}/{size}"
+        yield from (part.name for part in variant.parts)
         if isinstance(found, TokenizerMethod) and found.text:
             yield found.text
         if variant.tokenizer is not None:
@@ -125,7 +126,9 @@ def _candidates(name: str) -> list[Entry]:
         return list(_of_method(method))
     if name in extractors.PLACES:
         return [_extractor(name)]
-    return _backbones_of_lpips() if name.startswith(LPIPS) else _texts() if name.startswith(TEXT) else []
+    if name.startswith(LPIPS):
+        return _backbones_of_lpips()
+    return _texts() if name.startswith(TEXT) else _parts() if name.startswith(PART) else []
 
 
 def _sought(name: str) -> Entry:
@@ -146,6 +149,17 @@ def _of_method(name: str) -> Iterator[Entry]:
             if variant.weights is not None or variant.release is not None:
                 item = variant.release if variant.weights is None else None
                 yield Entry(f"{name}/{size}", registry.kind_of(method), item)
+
+
+def _parts() -> list[Entry]:
+    """Networks inside tokenizers whose weights their releases leave out, each once."""
+    found: dict[str, Entry] = {}
+    for name in registry.locations():
+        method = registry.get(name)
+        if isinstance(method, TokenizerMethod):
+            for part in (part for variant in method.variants.values() for part in variant.parts):
+                found[part.name] = Entry(part.name, "part", part.release)
+    return list(found.values())
 
 
 def _extractor(name: str) -> Entry:

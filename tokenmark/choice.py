@@ -43,7 +43,7 @@ def tokenizer(method: str, variant: str | None, weights: Path | None, device: to
     size = registry.variant_of(found, name)
     if file is not None:
         held = _named(size, file)
-        return Chosen(build.tokenizer_from(method, name, held, device), name, held.sha256)
+        return Chosen(build.tokenizer_from(method, name, held, device, place), name, held.sha256)
     own = build.weights_of(found, name, place)
     return Chosen(build.tokenizer(method, name, device, place), name, own.sha256 if own else None)
 

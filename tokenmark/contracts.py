@@ -25,6 +25,7 @@ __all__ = [
     "Paper",
     "Parity",
     "ParityCase",
+    "Part",
     "ReducedModel",
     "ReducerMethod",
     "Release",
@@ -173,6 +174,19 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A network inside a tokenizer whose weights its release leaves out, for others have published them.
+
+    The tokenizer takes them by `load_part(name, tensors)`, under the keys of that release, strictly; `draw_parts()`
+    makes do with drawn ones, for its speed.
+    """
+
+    name: str
+    """As `tokenmark weights` takes it."""
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How a release's checkpoint holds a model: where its tensors lie, and what they are called.
 
@@ -233,6 +247,8 @@ class Variant:
     """Name of a file in the package's `weights/` folder, without `.safetensors`; None if it has none there."""
     release: Release | None = None
     """Where its authors published its weights; nothing is downloaded unless somebody asks for it."""
+    parts: tuple[Part, ...] = ()
+    """What the release leaves out, and a run needs."""
     tokenizer: str | None = None
     """For a generator: the tokenizer it writes for, as `method/variant`."""
     note: str = ""

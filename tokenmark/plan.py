@@ -204,7 +204,8 @@ def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     if isinstance(job, ReconstructionJob):
         tokenizer = registry.get_as(TokenizerMethod, job.method)
         own = build.weights_of(tokenizer, job.variant, shelf)
-        return _there([own, _told(tokenizer, shelf), *_judges(measures, protocol, shelf)])
+        parts = build.parts_of(registry.variant_of(tokenizer, job.variant), shelf).values()
+        return _there([own, *parts, _told(tokenizer, shelf), *_judges(measures, protocol, shelf)])
     method = registry.get_as(GeneratorMethod, job.method)
     own = build.weights_of(method, job.variant, shelf)
     decoder, size = build.tokenizer_of(method, registry.variant_of(method, job.variant))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reference_impls.layers.precision import at_least_float32
-from tokenmark.contracts import MethodError
+from tokenmark.contracts import MethodError, Part, Release
 
-__all__ = ["DINOV2_L", "DinoSize", "DinoV2", "Foundation", "foundation_arguments", "resize_smoothed"]
+__all__ = ["DINOV2_L", "DINOV2_L_PART", "DinoSize", "DinoV2", "Foundation", "foundation_arguments", "resize_smoothed"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -32,6 +32,12 @@ class DinoSize:
     registers: int = 4
     patch_size: int = 14
 
+
+DINOV2_L_PART = Part(
+    "part-dinov2-vitl14-reg4",
+    Release("timm/vit_large_patch14_reg4_dinov2.lvd142m", licence="Apache-2.0"),
+)
+"""Where its weights are."""
 
 DINOV2_L: Mapping[str, Any] = {
     "img_size": 518,
@@ -158,8 +164,8 @@ class Foundation(nn.Module):
         return self.size.input // self.size.patch_size
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over the weights of a DINOv2 release, under its own keys (strictly)."""
-        self.pretrained_encoder.load_state_dict(tensors)
+        """Take over the weights of DINOv2, under its release's keys or under timm's (strictly)."""
+        self.pretrained_encoder.load_state_dict(_from_timm(tensors) if "reg_token" in tensors else tensors)
         self.loaded = True
 
     def shown(self, signed: Tensor) -> Tensor:
@@ -176,11 +182,23 @@ class Foundation(nn.Module):
         Raises MethodError where its separate weights were not loaded.
         """
         if not self.loaded:
-            raise MethodError("the checkpoint leaves its frozen DINOv2 out: give that one's weights to Foundation.load")
+            raise MethodError("the checkpoint leaves its frozen DINOv2 out: give that one's weights to load_part")
         found: list[Tensor] = self.pretrained_encoder(
             self.normalised(signed), levels if levels is not None else (self.size.depth - 1,)
         )
         return found
+
+
+def _from_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Timm's keys to the release's.
+
+    timm keeps the class token and its row of the position table as one sum, and has no mask token.
+    """
+    found = dict(tensors)
+    found["register_tokens"] = found.pop("reg_token")
+    found["pos_embed"] = torch.cat([torch.zeros_like(found["cls_token"]), found["pos_embed"]], dim=1)
+    found["mask_token"] = torch.zeros_like(found["cls_token"][0])
+    return found
 
 
 def _without(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:

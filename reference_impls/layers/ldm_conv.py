@@ -72,7 +72,7 @@ class LdmSize:
     @property
     def factor(self) -> int:
         """How many pixels of a side become one latent."""
-        return 2 ** (self.levels - 1)
+        return int(2 ** (self.levels - 1))
 
 
 def attention_levels(levels: int, resolution: int, resolutions: Collection[int]) -> tuple[int, ...]:
@@ -97,7 +97,7 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, inputs, H, W)` to `(B, outputs, H, W)`."""
-        hidden = self.conv1(functional.silu(self.norm1(x)))
+        hidden: Tensor = self.conv1(functional.silu(self.norm1(x)))
         hidden = self.conv2(functional.silu(self.norm2(hidden)))
         shortcut: Tensor = x if self.nin_shortcut is None else self.nin_shortcut(x)
         return shortcut + hidden
@@ -171,6 +171,8 @@ class Level(nn.Module):
         super().__init__()
         self.block = nn.ModuleList(ResnetBlock(a, b) for a, b in pairwise(widths))
         self.attn = nn.ModuleList() if keys is None else nn.ModuleList(AttnBlock(width, keys) for width in widths[1:])
+        self.downsample: Downsample | None = None
+        self.upsample: Upsample | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, widths[0], H, W)` to `(B, widths[-1], H, W)`."""
@@ -222,9 +224,9 @@ class LdmEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` to latents `(B, out_channels, h, w)`."""
         hidden = self.conv_in(images)
-        for index, level in enumerate(self.down):
+        for level in self.down:
             hidden = level(hidden)
-            if index != len(self.down) - 1:
+            if level.downsample is not None:
                 hidden = level.downsample(hidden)
         out: Tensor = self.conv_out(functional.silu(self.norm_out(self.mid(hidden))))
         return out
@@ -263,9 +265,9 @@ class LdmDecoder(nn.Module):
         """Latents `(B, z_channels, h, w)` to images `(B, out_channels, H, W)`."""
         hidden = self.mid(self.conv_in(latents))
         levels = list(self.up) if self.running_order else list(self.up)[::-1]
-        for index, level in enumerate(levels):
+        for level in levels:
             hidden = level(hidden)
-            if index != len(levels) - 1:
+            if level.upsample is not None:
                 hidden = level.upsample(hidden)
         out: Tensor = self.conv_out(functional.silu(self.norm_out(hidden)))
         return out

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reference_impls.layers.dinov2 import DINOV2_L, Foundation, foundation_arguments
+from reference_impls.layers.dinov2 import DINOV2_L, DINOV2_L_PART, Foundation, foundation_arguments
 from reference_impls.layers.grid_vq import as_grid, as_rows
 from reference_impls.layers.ldm_conv import LLAMAGEN, LdmDecoder, LdmEncoder, LdmSize
 from reference_impls.layers.precision import at_least_float32
@@ -207,6 +207,14 @@ class Hita(CodeTokenizer):
         rows = self.post_slots_quant(slots.to(self.number_type))
         return self.decode_transformer.foundation_features(rows, self.encode_transformer.backbone.grid)
 
+    def load_part(self, name: str, tensors: Mapping[str, Tensor]) -> None:  # noqa: ARG002  there is one
+        """Take over the frozen DINOv2's weights, which the release leaves out."""
+        self.encode_transformer.backbone.load(tensors)
+
+    def draw_parts(self) -> None:
+        """Take the drawn weights for DINOv2's: good for timing alone."""
+        self.encode_transformer.backbone.loaded = True
+
     def encode_codes(self, images: Tensor) -> Tensor:
         """Codes `(B, S + g*g)`: holistic, then patches."""
         slots, patches = self.quantize_latents(*self.encode_latents(to_signed(images)))
@@ -240,10 +248,7 @@ def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-NOTE = (
-    "the checkpoint leaves out the frozen DINOv2-L/14 with registers: it decodes as it is, and encodes after "
-    "`encode_transformer.backbone.load` of DINOv2's own release; scored at 256 pixels by its authors"
-)
+NOTE = "the checkpoint leaves out the frozen DINOv2-L/14 with registers; scored at 256 pixels by its authors"
 
 
 def _release(file: str) -> Release:
@@ -267,11 +272,13 @@ METHOD = TokenizerMethod(
         "vanilla": Variant(
             config={"image_size": 336, "foundation": {**DINOV2_L, "input": 224}},
             release=_release("vanilla/tokenizer/hita-tok.pt"),
+            parts=(DINOV2_L_PART,),
             note=NOTE,
         ),
         "ultra": Variant(
             config={"image_size": 336, "foundation": {**DINOV2_L, "input": 224}, "reconstructs_foundation": True},
             release=_release("ultra/tokenizer/hita-ultra.pt"),
+            parts=(DINOV2_L_PART,),
             note=NOTE,
         ),
     },

@@ -70,9 +70,7 @@ def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _variant(file: str, ch_mult: Sequence[int], image_size: int, repo: str = "FoundationVision/LlamaGen") -> Variant:
-    return Variant(
-        config={"image_size": image_size, "ch_mult": ch_mult}, release=Release(repo, file, licence="MIT")
-    )
+    return Variant(config={"image_size": image_size, "ch_mult": ch_mult}, release=Release(repo, file, licence="MIT"))
 
 
 VQ8, VQ16 = (1, 2, 2, 4), (1, 1, 2, 2, 4)

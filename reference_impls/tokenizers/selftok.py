@@ -18,7 +18,7 @@ from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.selftok_encoder import QueryEncoder
 from reference_impls.layers.token_checks import need_noise
 from reference_impls.layers.tokenizer import CodeTokenizer, codes_of, from_signed, to_signed
-from tokenmark.contracts import Layout, MethodError, Paper, Release, TokenizerMethod, Tokens, Variant
+from tokenmark.contracts import Layout, MethodError, Paper, Part, Release, TokenizerMethod, Tokens, Variant
 
 __all__ = ["METHOD", "Selftok", "release_arguments"]
 
@@ -35,7 +35,7 @@ class Selftok(CodeTokenizer):
         image_size: Side of the images, in pixels.
         vae: Arguments of `KlAutoencoder`: Stable Diffusion 3's.
         separate_vae: Whether the VAE's weights are kept apart, as in the releases: it is then no part of the state
-            dict, and `load_vae` must bring them before images can be coded.
+            dict, and `load_part` must bring them before images can be coded.
         tokens: Number of tokens K.
         stages: Times, of 1000, at which the stages end.
         tokens_per_stage: How many tokens each stage adds to those that the decoder is shown; K together.
@@ -106,10 +106,14 @@ class Selftok(CodeTokenizer):
         """One."""
         return (self.encoder.quantizer.codebook_size,)
 
-    def load_vae(self, tensors: Mapping[str, Tensor]) -> None:
+    def load_part(self, name: str, tensors: Mapping[str, Tensor]) -> None:  # noqa: ARG002  there is one
         """Take over Stable Diffusion 3's VAE under diffusers' keys (strictly)."""
         layout = Layout(renames=DIFFUSERS)
         self.vae.load_state_dict({layout.module_key(key): value for key, value in tensors.items()})
+        self.vae_loaded = True
+
+    def draw_parts(self) -> None:
+        """Take the drawn weights for the VAE's: good for timing alone."""
         self.vae_loaded = True
 
     def encode_codes(self, images: Tensor) -> Tensor:
@@ -151,7 +155,9 @@ class Selftok(CodeTokenizer):
 
     def _vae(self) -> KlAutoencoder:
         if not self.vae_loaded:
-            raise MethodError("the checkpoint leaves Stable Diffusion 3's VAE out: give that one's weights to load_vae")
+            raise MethodError(
+                "the checkpoint leaves Stable Diffusion 3's VAE out: give load_part its weights"
+            )
         return self.vae
 
 
@@ -208,6 +214,17 @@ def sd3_vae(channels: int = 16) -> dict[str, Any]:
     return from_diffusers({**config, "latent_channels": channels})
 
 
+SD3_VAE = Part(
+    "part-sd3-medium-vae",
+    Release(
+        "stabilityai/stable-diffusion-3-medium-diffusers",
+        "vae/diffusion_pytorch_model.safetensors",
+        licence="Stability AI Community",
+    ),
+)
+"""Where the VAE's weights are."""
+
+
 def _variant(file: str, stages: Sequence[int], tokens_per_stage: Sequence[int], *, renderer: bool) -> Variant:
     return Variant(
         config={
@@ -225,7 +242,8 @@ def _variant(file: str, stages: Sequence[int], tokens_per_stage: Sequence[int], 
             "renderer": renderer,
         },
         release=Release("selftok-team/SelftokTokenizer", file, licence="MIT"),
-        note="the VAE is in stabilityai/stable-diffusion-3-medium-diffusers, which is gated: give it to load_vae",
+        parts=(SD3_VAE,),
+        note="its VAE is Stable Diffusion 3's, whose repository is gated",
     )
 
 

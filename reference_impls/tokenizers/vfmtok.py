@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reference_impls.layers.deformable import DeformableAttention, cell_centres
-from reference_impls.layers.dinov2 import DINOV2_L, Foundation, foundation_arguments
+from reference_impls.layers.dinov2 import DINOV2_L, DINOV2_L_PART, Foundation, foundation_arguments
 from reference_impls.layers.grid_vq import as_grid
 from reference_impls.layers.ldm_conv import LLAMAGEN, LdmDecoder, LdmSize
 from reference_impls.layers.precision import at_least_float32
@@ -181,6 +181,14 @@ class VfmTok(CodeTokenizer):
         mixed: Tensor = self.decode_transformer(self.post_slots_quant(rows.to(self.number_type)), self.grid)
         return mixed
 
+    def load_part(self, name: str, tensors: Mapping[str, Tensor]) -> None:  # noqa: ARG002  there is one
+        """Take over the frozen DINOv2's weights, which the release leaves out."""
+        self.encode_transformer.backbone.load(tensors)
+
+    def draw_parts(self) -> None:
+        """Take the drawn weights for DINOv2's: good for timing alone."""
+        self.encode_transformer.backbone.loaded = True
+
     def encode_codes(self, images: Tensor) -> Tensor:
         """Codes `(B, n_carrier)`, in the row-major order of the grid on which the queries start out."""
         return self.quantize_slots(self.encode_transformer(to_signed(images))).codes
@@ -226,8 +234,8 @@ METHOD = TokenizerMethod(
         "dinov2": Variant(
             config={"image_size": 336, "foundation": {**DINOV2_L, "input": 336}},
             release=Release("yexiguafu/VFMTok", "DINOv2/tokenizer/vfmtok-tokenizer.pt", licence="Apache-2.0"),
-            note="the checkpoint leaves out the frozen DINOv2-L/14 with registers: it decodes as it is, and encodes "
-            "after `encode_transformer.backbone.load` of DINOv2's own release; scored at 256 pixels by its authors",
+            parts=(DINOV2_L_PART,),
+            note="the checkpoint leaves out the frozen DINOv2-L/14 with registers; scored at 256 pixels by its authors",
         )
     },
 )

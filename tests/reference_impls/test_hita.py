@@ -51,7 +51,7 @@ def test_a_checkpoint_without_the_foundation_decodes_but_does_not_encode(small, 
     assert torch.equal(module.decode(tokens), small.decode(tokens))
     with pytest.raises(MethodError, match="leaves its frozen DINOv2 out"):
         module.encode(images)
-    module.encode_transformer.backbone.load(small.encode_transformer.backbone.pretrained_encoder.state_dict())
+    module.load_part("part-dinov2-vitl14-reg4", small.encode_transformer.backbone.pretrained_encoder.state_dict())
     assert torch.equal(module.encode(images).codes, tokens.codes)
     del state["quant_conv.bias"]
     with pytest.raises(RuntimeError, match=r"Missing key.*quant_conv\.bias"):

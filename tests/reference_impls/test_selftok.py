@@ -82,9 +82,9 @@ def test_a_separate_vae_is_no_part_of_the_state_and_must_be_loaded(images):
     state = module.state_dict()
     assert not any(key.startswith("vae.") for key in state)
     module.load_state_dict(state)
-    with pytest.raises(MethodError, match="load_vae"):
+    with pytest.raises(MethodError, match="load_part"):
         module.encode(images)
-    module.load_vae(KlAutoencoder(**SMALL["selftok"]["vae"]).state_dict())
+    module.load_part("part-sd3-medium-vae", KlAutoencoder(**SMALL["selftok"]["vae"]).state_dict())
     assert module.encode(images).codes.shape == (2, 10)
     assert Selftok(**SMALL["selftok"]).info.parameters == module.info.parameters
 

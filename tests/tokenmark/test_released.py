@@ -5,14 +5,16 @@ import shutil
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 from rich.console import Console
 
+from reference_impls.layers.dinov2 import Foundation
 from reference_impls.tokenizers.titok import METHOD, MINI_CONFIG, TiTok, release_arguments
 from tests import vector_case
 from tests.tokenmark import make
 from tests.tokenmark.test_weights import Harm
-from tokenmark import build, pins, plan, registry, runner, suites, weights
+from tokenmark import build, catalogue, pins, plan, registry, runner, suites, weights
 from tokenmark.contracts import GeneratorMethod, Release, TokenizerMethod, Variant
 from tokenmark.display import Display
 from tokenmark.errors import MissingWeightsError, WeightsError
@@ -165,3 +167,32 @@ def test_a_file_is_of_one_architecture():
                     state = method.build(**variant.config).state_dict()
                 found = {key: tuple(value.shape) for key, value in state.items()}
                 assert shapes.setdefault(variant.release.key, found) == found, (name, variant.release.key)
+
+
+def test_a_part_that_a_release_leaves_out_comes_from_its_own():
+    """DINOv2 inside VFMTok, under timm's keys, as its hub has them."""
+    size = {"img_size": 56, "input": 56, "dim": 24, "depth": 2, "heads": 2, "registers": 4}
+    torch.manual_seed(0)
+    theirs = timm.create_model(
+        "vit_small_patch14_reg4_dinov2", img_size=56, embed_dim=24, depth=2, num_heads=2, num_classes=0
+    ).eval()
+    foundation = Foundation(separate=True, **size).eval()
+    foundation.load(theirs.state_dict())
+    images = torch.rand(2, 3, 56, 56)
+    (ours,) = foundation.pretrained_encoder(images, (1,))
+    with torch.no_grad():
+        expected = theirs.forward_features(images)
+    torch.testing.assert_close(ours, torch.cat([expected[:, :1], expected[:, 5:]], dim=1), rtol=1e-4, atol=1e-5)
+
+
+def test_parts_have_names_that_can_be_asked_for(tmp_path):
+    with pytest.raises(MissingWeightsError, match="vfmtok/dinov2 has no weights here"):
+        build.tokenizer("vfmtok", "dinov2", CPU, Shelf(tmp_path))
+    assert catalogue.get("part-dinov2-vitl14-reg4").repo == "timm/vit_large_patch14_reg4_dinov2.lvd142m"
+    suite = tmp_path / "one.toml"
+    suite.write_text(
+        'version = 1\ntitle = "one"\nprotocol = "titok-val50k"\nbatch_size = 1\n'
+        "timing = { batches = [1], min_seconds = 1.0, min_rounds = 2 }\n"
+        'jobs = [{ task = "reconstruction", method = "selftok", variant = "renderer-512", measures = ["psnr"] }]\n'
+    )
+    assert catalogue.expanded(["one"], tmp_path) == ["selftok/renderer-512", "part-sd3-medium-vae"]

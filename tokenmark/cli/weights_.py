@@ -115,6 +115,7 @@ def _facts(variant: "Variant", shelf: "Shelf", package: str) -> dict[str, str]:
         "revision": (pin.revision if pin else None) or release.revision or "not known: `tokenmark weights pin` asks",
         "SHA-256": (pin.sha256 if pin else None) or release.sha256 or "not known: `tokenmark weights pin` asks",
         "here": str(place) if place else f"no; it would lie at {shelf.places(release)[0]}",
+        **({"needs too": ", ".join(part.name for part in variant.parts)} if variant.parts else {}),
         **note,
     }
 

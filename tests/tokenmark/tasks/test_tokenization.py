@@ -95,7 +95,7 @@ def test_the_suite_times_every_size_of_every_tokenizer():
     """All that can encode with drawn weights alone."""
     suite = suites.load(ROOT / "suites/tokenizer-throughput.toml")
     jobs = {(job.method, job.variant, job.precision) for job in suite.jobs}
-    needs_more = {"seed", "hita", "vfmtok"}
+    needs_more = {"seed"}
     for name in registry.locations():
         method = registry.get(name)
         if not isinstance(method, TokenizerMethod) or name in needs_more:
