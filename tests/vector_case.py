@@ -4,8 +4,6 @@ A vector records what a paper's official release gives for weights and inputs ma
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +56,3 @@ def check_keys(module: nn.Module, vector: dict[str, Any]) -> None:
     """Assert that the state dict has exactly the vector's keys, in its order, with its shapes."""
     got = [(key, list(value.shape)) for key, value in module.state_dict().items()]
     assert got == [(key, list(shape)) for key, shape in vector["parameters"].items()]
-
-
-@contextmanager
-def outputs_of(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """What each of `modules` gives inside the block, under its name; filled in as they run."""
-    seen: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(lambda _module, _args, output, name=name: seen.__setitem__(name, output))
-        for name, module in modules.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()

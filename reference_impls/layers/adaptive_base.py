@@ -14,7 +14,15 @@ from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.quantizers import VectorQuantizer
 from reference_impls.layers.titok_vit import Block, VitSize
 
-__all__ = ["BASE_RENAMES", "RELEASED_BASES", "BaseTokenizer", "PatchDecoder", "Transformer", "base_arguments"]
+__all__ = [
+    "BASE_RENAMES",
+    "RELEASED_BASES",
+    "BaseTokenizer",
+    "PatchDecoder",
+    "Transformer",
+    "drawn",
+    "shared_arguments",
+]
 
 VAE_SCALE = 0.2325
 """What MAR's latents are multiplied by."""
@@ -114,6 +122,24 @@ class PatchDecoder(Transformer):
         """`(B, L, width)` to `(B, h*w, outputs)`, of the tokens at `places`."""
         out: Tensor = self.ffn(self.ln_post(self.run(self.ln_pre(hidden), mask)[:, places]))
         return out
+
+
+def drawn(*shape: int) -> nn.Parameter:
+    """A learned table `(..., width)`, its values drawn with variance 1 / width."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=shape[-1] ** -0.5))
+
+
+def shared_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that both methods have, for a release's configuration with its parts' sizes spelled out."""
+    return {
+        "image_size": config["image_size"],
+        "patch_size": config["patch_size"],
+        "base": base_arguments(config["base"]),
+        "encoder": dict(config["encoder"]),
+        "decoder": dict(config["decoder"]),
+        "token_dim": config["vq_token_dim"],
+        "codebook_size": config["vq_codebook_size"] if config["quantize_latent"] else None,
+    }
 
 
 def base_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,10 @@ tokenizers took it over. Its parts bear the names of CompVis/taming-transformers
 what LlamaGen's family and diffusers' `AutoencoderKL` call them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -224,7 +224,7 @@ class LdmEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` to latents `(B, out_channels, h, w)`."""
         hidden = self.conv_in(images)
-        for level in self.down:
+        for level in cast("Iterable[Level]", self.down):
             hidden = level(hidden)
             if level.downsample is not None:
                 hidden = level.downsample(hidden)
@@ -264,7 +264,7 @@ class LdmDecoder(nn.Module):
     def forward(self, latents: Tensor) -> Tensor:
         """Latents `(B, z_channels, h, w)` to images `(B, out_channels, H, W)`."""
         hidden = self.mid(self.conv_in(latents))
-        levels = list(self.up) if self.running_order else list(self.up)[::-1]
+        levels = cast("list[Level]", list(self.up) if self.running_order else list(self.up)[::-1])
         for level in levels:
             hidden = level(hidden)
             if level.upsample is not None:

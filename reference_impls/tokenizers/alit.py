@@ -13,7 +13,8 @@ from reference_impls.layers.adaptive_base import (
     BaseTokenizer,
     PatchDecoder,
     Transformer,
-    base_arguments,
+    drawn,
+    shared_arguments,
 )
 from reference_impls.layers.gaussian import draw_noise, draw_uniform
 from reference_impls.layers.grid_vq import as_rows
@@ -59,7 +60,7 @@ class Decoder(PatchDecoder):
 
     def __init__(self, size: VitSize, token_dim: int, outputs: int) -> None:
         super().__init__(size, outputs)
-        self.latent_token_positional_embedding = _drawn(DECODER_POSITIONS, size.width)
+        self.latent_token_positional_embedding = drawn(DECODER_POSITIONS, size.width)
         self.decoder_embed = nn.Linear(token_dim, size.width)
 
     def predict(self, start: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
@@ -120,15 +121,15 @@ class ALIT(ImageTokenizer):
         width, other = encoder["width"], decoder["width"]
         sizes = [VitSize(**{"patch_size": patch_size, **part}) for part in (encoder, decoder)]
         positions = 1 + self.grid**2
-        self.encoder_positional_embedding = _drawn(positions, width)
-        self.encoder_class_embedding = _drawn(1, width)
-        self.encoder_mask_token = _drawn(1, 1, width)
-        self.decoder_positional_embedding = _drawn(positions, other)
-        self.decoder_class_embedding = _drawn(1, other)
-        self.decoder_mask_token = _drawn(1, 1, other)
-        self.latent_tokens = _drawn(init_tokens, width)
-        self.latent_token_positional_embedding = _drawn(init_tokens, width)
-        self.timestep_embedding = _drawn(rounds, init_tokens, width)
+        self.encoder_positional_embedding = drawn(positions, width)
+        self.encoder_class_embedding = drawn(1, width)
+        self.encoder_mask_token = drawn(1, 1, width)
+        self.decoder_positional_embedding = drawn(positions, other)
+        self.decoder_class_embedding = drawn(1, other)
+        self.decoder_mask_token = drawn(1, 1, other)
+        self.latent_tokens = drawn(init_tokens, width)
+        self.latent_token_positional_embedding = drawn(init_tokens, width)
+        self.timestep_embedding = drawn(rounds, init_tokens, width)
         self.encoder_ln_pre, self.encoder_ln_post, self.encoder_ln_recursive = (nn.LayerNorm(width) for _ in range(3))
         self.pre_quantizer_mlp = nn.Linear(width, token_dim)
         self.encoder = Transformer(sizes[0])
@@ -251,20 +252,10 @@ def first_below(distances: Tensor, threshold: float) -> Tensor:
     return torch.where(below.any(0), below.int().argmax(0), distances.argmin(0))
 
 
-def _drawn(*shape: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=shape[-1] ** -0.5))
-
-
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `ALIT` for the release's configuration, with its parts' sizes spelled out."""
     return {
-        "image_size": config["image_size"],
-        "patch_size": config["patch_size"],
-        "base": base_arguments(config["base"]),
-        "encoder": dict(config["encoder"]),
-        "decoder": dict(config["decoder"]),
-        "token_dim": config["vq_token_dim"],
-        "codebook_size": config["vq_codebook_size"] if config["quantize_latent"] else None,
+        **shared_arguments(config),
         "init_tokens": config["num_init_latent_tokens"],
         "rounds": config["max_rollout_iters"],
         "halting_threshold": config["dynamic_halting_threshold"],

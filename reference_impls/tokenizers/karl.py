@@ -13,7 +13,8 @@ from reference_impls.layers.adaptive_base import (
     BaseTokenizer,
     PatchDecoder,
     Transformer,
-    base_arguments,
+    drawn,
+    shared_arguments,
 )
 from reference_impls.layers.gaussian import draw_noise
 from reference_impls.layers.grid_vq import as_rows
@@ -97,12 +98,12 @@ class KARL(ImageTokenizer):
         self.token_dim, self.quality = token_dim, quality
         width, other = encoder["width"], decoder["width"]
         sizes = [VitSize(**{"patch_size": patch_size, **part}) for part in (encoder, decoder)]
-        self.encoder_positional_embedding = _drawn(width, GRID, GRID)
-        self.decoder_positional_embedding = _drawn(other, GRID, GRID)
-        self.decoder_mask_token = _drawn(1, 1, other)
-        self.decoder_latent_tokens_timestep_embed = _drawn(TOKENS, other)
-        self.latent_tokens = _drawn(TOKENS, width)
-        self.rec_loss_embeddings = _drawn(len(LOSSES), width)
+        self.encoder_positional_embedding = drawn(width, GRID, GRID)
+        self.decoder_positional_embedding = drawn(other, GRID, GRID)
+        self.decoder_mask_token = drawn(1, 1, other)
+        self.decoder_latent_tokens_timestep_embed = drawn(TOKENS, other)
+        self.latent_tokens = drawn(TOKENS, width)
+        self.rec_loss_embeddings = drawn(len(LOSSES), width)
         self.encoder = Transformer(sizes[0])
         self.encoder_ln_pre, self.encoder_ln_post_halt, self.encoder_ln_post = (nn.LayerNorm(width) for _ in range(3))
         self.pre_quantizer_mlp = nn.Linear(width, token_dim)
@@ -192,20 +193,10 @@ def loss_index(quality: float) -> int:
     return min(int(place), len(LOSSES) - 1)
 
 
-def _drawn(*shape: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(*shape), std=shape[-1] ** -0.5))
-
-
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `KARL` for the release's configuration, with its parts' sizes spelled out."""
     return {
-        "image_size": config["image_size"],
-        "patch_size": config["patch_size"],
-        "base": base_arguments(config["base"]),
-        "encoder": dict(config["encoder"]),
-        "decoder": dict(config["decoder"]),
-        "token_dim": config["vq_token_dim"],
-        "codebook_size": config["vq_codebook_size"] if config["quantize_latent"] else None,
+        **shared_arguments(config),
         "max_tokens": config["num_init_latent_tokens"] * config["max_rollout_iters"],
     }
 

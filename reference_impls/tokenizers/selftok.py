@@ -155,9 +155,7 @@ class Selftok(CodeTokenizer):
 
     def _vae(self) -> KlAutoencoder:
         if not self.vae_loaded:
-            raise MethodError(
-                "the checkpoint leaves Stable Diffusion 3's VAE out: give load_part its weights"
-            )
+            raise MethodError("the checkpoint leaves Stable Diffusion 3's VAE out: give load_part its weights")
         return self.vae
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from reference_impls.generators.titok_maskgit import METHOD, SamplerSettings, build, release_arguments
+from reference_impls.parity._taps import tapped
 from reference_impls.tokenizers import titok
 from tests import vector_case
 from tokenmark.contracts import MethodError, TokenizerInfo
@@ -48,7 +49,7 @@ def settings_in_notes(vector):
 
 def check_logits(vector, module, inputs, stages):
     dropped = torch.full_like(inputs["labels"], module.condition_num_classes)
-    with vector_case.outputs_of(stages) as seen, torch.no_grad():
+    with tapped(stages) as seen, torch.no_grad():
         logits = module.logits(inputs["tokens"], inputs["labels"])
     with torch.no_grad():
         unconditional = module.logits(inputs["tokens"], dropped)

@@ -10,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from reference_impls.layers.vit_driver import ReducedViT
+from reference_impls.parity._taps import tapped
 from tests import vector_case
 from tokenmark.contracts import BlockTokens
 
@@ -87,7 +88,7 @@ def outputs(reduced: ReducedViT, images: Tensor) -> dict[str, Tensor]:
     """What every reducer's vector records, under its names; `source{i}` is beside it where tokens are after block i."""
     vit = reduced.model
     pooled = {"pooled": vit.fc_norm} if vit.global_pool == "avg" else {"normed": vit.norm}
-    with torch.no_grad(), vector_case.outputs_of(pooled) as seen:
+    with torch.no_grad(), tapped(pooled) as seen:
         trace = reduced.trace(images)
     found = {f"block{i}": x for i, x in enumerate(trace.tokens)}
     found |= {f"source{i}": source for i, source in enumerate(trace.sources)}
@@ -114,7 +115,7 @@ def seen_schedule(reduced: ReducedViT, images: Tensor) -> tuple[BlockTokens, ...
     """The token counts that the norms before every attention and every MLP really see."""
     blocks = reduced.model.blocks
     modules = {f"{part}{i}": getattr(block, part) for i, block in enumerate(blocks) for part in ("norm1", "norm2")}
-    with torch.no_grad(), vector_case.outputs_of(modules) as seen:
+    with torch.no_grad(), tapped(modules) as seen:
         reduced(images)
     return tuple(BlockTokens(seen[f"norm1{i}"].shape[1], seen[f"norm2{i}"].shape[1]) for i in range(len(blocks)))
 

@@ -38,9 +38,10 @@ class Point:
             "p50_ms": {name: round(timed.quantile_ms(name, 0.5), 4) for name in timed.seconds},
             "p90_ms": {name: round(timed.quantile_ms(name, 0.9), 4) for name in timed.seconds},
             "p99_ms": {name: round(timed.quantile_ms(name, 0.99), 4) for name in timed.seconds},
-            "audit_difference": {name: float(f"{share:.2g}") for name, share in self.differences.items()},
             "attention": {name: dict(kernels) for name, kernels in self.attention.items()},
         }
+        if self.differences:
+            facts["audit_difference"] = {name: float(f"{share:.2g}") for name, share in self.differences.items()}
         if self.memory:
             facts["call_memory_bytes"] = dict(self.memory)
         if self.joules:

@@ -6,11 +6,9 @@ says nothing of trained weights, and a warning says so.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from pydantic import JsonValue
 from torch import Tensor
 
 from tokenmark import build, memory
@@ -18,7 +16,8 @@ from tokenmark.contracts import Tokenizer, Tokens
 from tokenmark.errors import AuditError, TokenmarkError
 from tokenmark.measures import attention, energy, throughput
 from tokenmark.measures.base import Measure
-from tokenmark.measures.throughput import Timed, Timing
+from tokenmark.measures.sweep import Point
+from tokenmark.measures.throughput import Timing
 from tokenmark.records import Value
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context, Outcome, Task
@@ -52,7 +51,7 @@ class TokenizationSession:
         """Time every batch size that fits into memory."""
         timing = Timing(**cast("dict[str, Any]", self._spec.timing))
         outcome = Outcome([], details={"weights": f"random, drawn from seed {self._spec.seed}"})
-        points: list[_Point] = []
+        points: list[Point] = []
         for batch in sorted(set(timing.batches)):
             say(f"timing, batch {batch}")
             try:
@@ -74,7 +73,7 @@ class TokenizationSession:
         outcome.details["precision"] = f"{self._spec.precision}, by autocast where it is not float32"
         return outcome
 
-    def _point(self, batch: int, timing: Timing, warnings: list[str]) -> "_Point":
+    def _point(self, batch: int, timing: Timing, warnings: list[str]) -> Point:
         coder = _Coder(self._tokenizer, self._spec, self._device)
         images = filled(self._data, batch, self._device)
         calls = coder.calls(images)
@@ -89,37 +88,7 @@ class TokenizationSession:
         meter = energy.meter(self._device)
         joules = {} if meter is None else {BOTH: meter.joules_per_call(calls[BOTH], images, timing.min_seconds) / batch}
         known = {name: count for name, count in peaks.items() if count is not None}
-        return _Point(timed, kernels, known, joules)
-
-
-@dataclass(frozen=True, slots=True)
-class _Point:
-    """What was measured at one batch size."""
-
-    timed: Timed
-    attention: dict[str, dict[str, int]]
-    memory: dict[str, int]
-    joules: dict[str, float]
-
-    def to_json(self) -> JsonValue:
-        """The point as it stands in a record."""
-        timed = self.timed
-        facts: dict[str, JsonValue] = {
-            "batch": timed.batch,
-            "rounds": min(len(times) for times in timed.seconds.values()),
-            "steady": timed.steady,
-            "images_per_second": {name: round(timed.images_per_second(name), 2) for name in timed.seconds},
-            **{
-                f"p{q}_ms": {name: round(timed.quantile_ms(name, q / 100), 4) for name in timed.seconds}
-                for q in (50, 90, 99)
-            },
-            "attention": {name: dict(kernels) for name, kernels in self.attention.items()},
-        }
-        if self.memory:
-            facts["call_memory_bytes"] = dict(self.memory)
-        if self.joules:
-            facts["joules_per_image"] = {name: float(f"{joules:.4g}") for name, joules in self.joules.items()}
-        return facts
+        return Point(timed, {}, kernels, known, joules)
 
 
 class _Coder:
@@ -195,7 +164,7 @@ def _compiled(coder: _Coder, images: Tensor, warnings: list[str]) -> Mapping[str
     return {COMPILED: cast("Callable[[Tensor], Tensor]", both)}
 
 
-def _values(points: list[_Point], parameters: int) -> list[Value]:
+def _values(points: list[Point], parameters: int) -> list[Value]:
     """Images per second at the batch where both together are fastest, latency at batch 1, memory."""
     values = []
     for timed in (point.timed for point in points if point.timed.batch == 1):
