@@ -22,7 +22,7 @@ KINDS = {
 """Kinds of environment and what is wanted in each; `locks/<kind>.txt` is what is installed."""
 IMAGENET = ("generation", "classification", "throughput")
 """Suites of `bench-imagenet`, beside those of tokenizers."""
-BENCHMARKS = ("measures", "reading", "engine")
+BENCHMARKS = ("measures", "reading", "engine", "tokenizers")
 """Parts of `bench-measures`."""
 
 
@@ -54,7 +54,7 @@ def bench_imagenet(session: nox.Session) -> None:
 
 @nox.session(name="bench-measures")
 def bench_measures(session: nox.Session) -> None:
-    """Measure Tokenmark itself, write docs/measured.md; `-- PART [--help]` takes one of measures, reading, engine."""
+    """Measure Tokenmark itself, into docs/measured.md; `-- PART [--help]`: measures, reading, engine or tokenizers."""
     env = install(session, "bench")
     parts, options = (session.posargs[:1], session.posargs[1:]) if session.posargs else (BENCHMARKS, [])
     for part in parts:

@@ -83,11 +83,11 @@ def _spans(sizes: list[Size]) -> tuple[str, str, str]:
     shown = [size for size in sizes if size.variant.weights is None] or sizes
     if any(size.info.max_tokens is None for size in shown):
         return "bytes", "8 each", "none"
-    shorter = "up to " if any(size.info.variable_length for size in shown) else ""
-    tokens = _span([size.info.max_tokens or 0 for size in shown])
+    counts = [size.info.max_tokens or 0 for size in shown]
+    shorter = any(size.info.variable_length for size in shown)
     bits = _span([round(size.bits or 0) for size in shown])
     millions = _span([round(size.info.parameters / 1e6) for size in shown])
-    return f"{shorter}{tokens}", bits, f"{millions} M"
+    return (f"up to {max(counts):,}" if shorter else _span(counts)), bits, f"{millions} M"
 
 
 def _span(numbers: list[int]) -> str:
@@ -118,7 +118,11 @@ def _parity(method: TokenizerMethod, root: Path) -> str:
     manifests = sum(name.endswith(".manifest.json") for name in found)
     if not found:
         return "no release: built from the paper"
-    return f"{len(found) - manifests} runs, {manifests} checkpoints"
+    return f"{_count(len(found) - manifests, 'run')}, {_count(manifests, 'checkpoint')}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _size(method: TokenizerMethod, size: Size) -> tuple[str, ...]:
