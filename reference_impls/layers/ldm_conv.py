@@ -205,12 +205,15 @@ class LdmEncoder(nn.Module):
         size: Sizes of the network.
         attn_levels: Levels, 0 the finest, with attention behind every residual block.
         out_channels: Channels that come out, where they are not `size.z_channels` (twice that for a Gaussian).
+        in_channels: Channels of the images.
     """
 
-    def __init__(self, size: LdmSize, attn_levels: Collection[int], out_channels: int | None = None) -> None:
+    def __init__(
+        self, size: LdmSize, attn_levels: Collection[int], out_channels: int | None = None, in_channels: int = 3
+    ) -> None:
         super().__init__()
         widths = [size.ch, *(size.ch * factor for factor in size.ch_mult)]
-        self.conv_in = nn.Conv2d(3, size.ch, 3, padding=1)
+        self.conv_in = nn.Conv2d(in_channels, size.ch, 3, padding=1)
         self.down = nn.ModuleList()
         for index, (before, after) in enumerate(pairwise(widths)):
             level = Level([before, *[after] * size.num_res_blocks], size.attention if index in attn_levels else None)

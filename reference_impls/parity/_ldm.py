@@ -1,6 +1,7 @@
 """The parts of VQGAN-like networks whose outputs vectors record."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -9,7 +10,13 @@ from reference_impls.layers.ldm_conv import LdmDecoder, LdmEncoder
 from reference_impls.layers.quantizers import Quantized
 from reference_impls.parity._taps import tapped
 
-__all__ = ["grid_outputs", "ldm_stages"]
+__all__ = ["grid_outputs", "ldm_stages", "of_whole_size"]
+
+
+def of_whole_size(arguments: Mapping[str, Any], levels: int) -> dict[str, Any]:
+    """The arguments with an image size that `levels` levels divide: networks take any, a nominal one may be odd."""
+    factor = 2 ** (levels - 1)
+    return {**arguments, "image_size": -(-arguments["image_size"] // factor) * factor}
 
 
 def ldm_stages(encoder: LdmEncoder, decoder: LdmDecoder) -> dict[str, nn.Module]:

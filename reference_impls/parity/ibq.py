@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from reference_impls.layers.grid_vq import as_rows
-from reference_impls.parity._ldm import grid_outputs
+from reference_impls.parity._ldm import grid_outputs, of_whole_size
 from reference_impls.tokenizers.ibq import IBQ
 from reference_impls.tokenizers.vqgan import network_arguments
 from tokenmark.contracts import Parity, ParityCase
@@ -16,7 +16,7 @@ __all__ = ["PARITY"]
 
 def build(config: Mapping[str, Any], _variant: str) -> IBQ:
     """The module that the release's configuration describes."""
-    return IBQ(**network_arguments(config))
+    return IBQ(**of_whole_size(network_arguments(config), len(config["ddconfig"]["ch_mult"])))
 
 
 def outputs(module: IBQ, case: ParityCase) -> dict[str, Tensor]:

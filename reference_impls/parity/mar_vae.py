@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from reference_impls.parity._ldm import ldm_stages
+from reference_impls.parity._ldm import ldm_stages, of_whole_size
 from reference_impls.parity._taps import tapped
 from reference_impls.tokenizers.mar_vae import MarVAE, release_arguments
 from tokenmark.contracts import Parity, ParityCase
@@ -15,7 +15,7 @@ __all__ = ["PARITY"]
 
 def build(config: Mapping[str, Any], _variant: str) -> MarVAE:
     """The module that the release's configuration describes."""
-    return MarVAE(**release_arguments(config))
+    return MarVAE(**of_whole_size(release_arguments(config), len(config["ch_mult"])))
 
 
 def outputs(module: MarVAE, case: ParityCase) -> dict[str, Tensor]:

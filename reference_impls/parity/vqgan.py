@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from reference_impls.layers.grid_vq import as_grid, as_rows
-from reference_impls.parity._ldm import grid_outputs
+from reference_impls.parity._ldm import grid_outputs, of_whole_size
 from reference_impls.tokenizers.vqgan import VQGAN, GumbelQuantizer, release_arguments
 from tokenmark.contracts import Parity, ParityCase
 
@@ -15,7 +15,8 @@ __all__ = ["PARITY"]
 
 def build(config: Mapping[str, Any], variant: str) -> VQGAN:
     """The module that the release's configuration describes; only its name says which of the two forms it is."""
-    return VQGAN(**{**release_arguments(config), "gumbel": "gumbel" in variant})
+    arguments = of_whole_size(release_arguments(config), len(config["ddconfig"]["ch_mult"]))
+    return VQGAN(**{**arguments, "gumbel": "gumbel" in variant})
 
 
 def outputs(module: VQGAN, case: ParityCase) -> dict[str, Tensor]:

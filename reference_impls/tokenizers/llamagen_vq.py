@@ -1,6 +1,7 @@
 """LlamaGen's tokenizer: VQGAN with a small codebook dimension, compared on the unit sphere."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ class LlamaGenVQ(GridVQ):
         z_channels: Channels between the networks and the bottleneck.
         codebook_size: Number of codes.
         codebook_dim: Width of a code.
+        decoder_ch_mult: The decoder's factors, where they are not the encoder's.
+        l2_norm: Compare latents and codes on the unit sphere, as all releases do.
     """
 
     def __init__(
@@ -40,16 +43,18 @@ class LlamaGenVQ(GridVQ):
         z_channels: int = 256,
         codebook_size: int = 16384,
         codebook_dim: int = 8,
+        decoder_ch_mult: Sequence[int] | None = None,
+        l2_norm: bool = True,
     ) -> None:
         size = LdmSize(ch=ch, ch_mult=ch_mult, num_res_blocks=num_res_blocks, z_channels=z_channels)
-        coarsest = (size.levels - 1,)
-        quantize = VectorQuantizer(codebook_size, codebook_dim, l2_norm=True)
+        back = replace(size, ch_mult=decoder_ch_mult or ch_mult)
+        quantize = VectorQuantizer(codebook_size, codebook_dim, l2_norm=l2_norm)
         quantize.register_buffer("codebook_used", torch.zeros(USED))
         super().__init__(
             image_size=image_size,
             factor=size.factor,
-            encoder=LdmEncoder(size, coarsest),
-            decoder=LdmDecoder(size, coarsest, running_order=True),
+            encoder=LdmEncoder(size, (size.levels - 1,)),
+            decoder=LdmDecoder(back, (back.levels - 1,), running_order=True),
             quantize=quantize,
             quant_conv=nn.Conv2d(z_channels, codebook_dim, 1),
             post_quant_conv=nn.Conv2d(codebook_dim, z_channels, 1),
@@ -66,6 +71,8 @@ def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
         "z_channels": config["z_channels"],
         "codebook_size": config["codebook_size"],
         "codebook_dim": config["codebook_embed_dim"],
+        "decoder_ch_mult": config["decoder_ch_mult"],
+        "l2_norm": config.get("codebook_l2_norm", True),
     }
 
 

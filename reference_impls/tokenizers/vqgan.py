@@ -75,6 +75,8 @@ class VQGAN(GridVQ):
         codebook_size: Number of codes.
         codebook_dim: Width of a code.
         gumbel: Draw codes from learned logits; then `codebook_dim` is `z_channels`.
+        in_channels: Channels that go into the encoder: 3, but for networks of other data.
+        out_channels: Channels that come out of the decoder.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class VQGAN(GridVQ):
         codebook_size: int,
         codebook_dim: int = 256,
         gumbel: bool = False,
+        in_channels: int = 3,
+        out_channels: int = 3,
     ) -> None:
         if gumbel and codebook_dim != z_channels:
             # Quirk of the release: the Gumbel bottleneck's projection is z_channels wide, whatever it is fed.
@@ -98,8 +102,8 @@ class VQGAN(GridVQ):
         super().__init__(
             image_size=image_size,
             factor=size.factor,
-            encoder=LdmEncoder(size, attn_levels),
-            decoder=LdmDecoder(size, attn_levels),
+            encoder=LdmEncoder(size, attn_levels, in_channels=in_channels),
+            decoder=LdmDecoder(size, attn_levels, out_channels=out_channels),
             quantize=bottleneck(codebook_size, codebook_dim),
             quant_conv=nn.Conv2d(z_channels, codebook_dim, 1),
             post_quant_conv=nn.Conv2d(codebook_dim, z_channels, 1),
@@ -132,11 +136,18 @@ def network_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def channel_arguments(config: Mapping[str, Any]) -> dict[str, int]:
+    """The channels of its images, where `ddconfig` names them."""
+    names = {"in_channels": "in_channels", "out_channels": "out_ch"}
+    return {ours: config["ddconfig"][theirs] for ours, theirs in names.items() if theirs in config["ddconfig"]}
+
+
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `VQGAN` for a release's `model.yaml`, or for the `params` in it."""
     model = config.get("model", {})
     return {
         **network_arguments(model.get("params", config)),
+        **channel_arguments(model.get("params", config)),
         "gumbel": str(model.get("target", "")).endswith("GumbelVQ"),
     }
 

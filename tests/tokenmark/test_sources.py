@@ -37,7 +37,7 @@ class Known:
     """A registry that knows one method, the made one."""
 
     def __call__(self):
-        return {"made": registry.Location("made_pkg.method")}
+        return {"made": registry.Location("made_pkg.method", "METHOD")}
 
     def cache_clear(self):
         """It keeps nothing."""

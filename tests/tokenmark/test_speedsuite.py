@@ -8,6 +8,7 @@ from tokenmark.tasks.base import Context
 
 ASKED = {
     "models": "deit_tiny_patch16_224",
+    "tokenizers": "",
     "methods": "tome,none",
     "given": (),
     "batches": "1,64",
@@ -43,6 +44,15 @@ def test_given_settings_are_those_of_their_method():
     assert suite(methods="topk", given=("topk.blocks=[2, 4]",)).jobs[0].settings["blocks"] == [2, 4]
 
 
+def test_tokenizers_are_timed_beside_models_or_alone():
+    made = suite(models="", tokenizers="titok/s128, maskgit-vq, titok/s128", precision="bfloat16")
+    assert [(job.task, job.method, job.variant, job.precision) for job in made.jobs] == [
+        ("tokenization", "titok", "s128", "bfloat16"),
+        ("tokenization", "maskgit-vq", "imagenet-f16-256", "bfloat16"),
+    ]
+    assert len(suite(tokenizers="titok/s128").jobs) == 3
+
+
 def test_names_stand_once_and_may_have_their_tag():
     made = suite(models="test_vit,test_vit.random", methods="none,,none")
     assert [(job.model, job.method) for job in made.jobs] == [("test_vit.random", "none")]
@@ -61,6 +71,9 @@ def test_names_stand_once_and_may_have_their_tag():
         ({"methods": "tme"}, UnknownNameError, "unknown method 'tme'"),
         ({"methods": "jpeg"}, Exception, "'jpeg' is a tokenizer, but a reducer is needed"),
         ({"models": " , "}, SuiteError, "--models is empty"),
+        ({"models": ""}, SuiteError, "nothing to time: give --models, --tokenizers"),
+        ({"tokenizers": "titk"}, UnknownNameError, "unknown method 'titk': did you mean titok"),
+        ({"tokenizers": "tome"}, Exception, "'tome' is a reducer, but a tokenizer is needed"),
         ({"batches": "1,x"}, SuiteError, "--batches: 'x' is not a number"),
         ({"batches": "0"}, SuiteError, "timing.batches.0: .*greater"),
         ({"given": ("tome",)}, SuiteError, "--set tome: write METHOD.SETTING=VALUE"),

@@ -62,7 +62,7 @@ MISTAKES = [
     (("run", "absent"), "unknown suite 'absent': there are none"),
     (("run", "absent", "--device", "tpu9"), "device 'tpu9' cannot be used"),
     (("run", "absent", "--no-such"), "No such option '--no-such'"),
-    (("throughput",), "Missing option '--models'"),
+    (("throughput",), "nothing to time: give --models, --tokenizers, or both"),
     (("throughput", "--models", "deit_tny_patch16_224"), "did you mean deit_tiny_patch16_224"),
     (("throughput", "--models", "test_vit", "--methods", "tme"), "unknown method 'tme'"),
     (("throughput", "--models", "test_vit", "--set", "tome.rr=1"), "unknown setting of tome 'rr'"),

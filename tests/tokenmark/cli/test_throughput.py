@@ -77,7 +77,7 @@ def test_the_page_explains_every_option():
     for parameter in throughput_.command.params:
         for name in parameter.opts:
             assert f"`{name}" in PAGE
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4
 
 
 @pytest.mark.parametrize("line", COMMANDS)
