@@ -22,8 +22,8 @@ TEXT = """
 Tokenizers of released sizes, weights drawn, beside copies whose attention is what releases write: torch's
 `nn.MultiheadAttention` in the transformers of TiTok, and in the convolutional networks the matrix of all positions,
 written out between two batched products. Ours keep convolutions channels-last, the plain ones as torch has them by
-itself. None is to be slower: 1.0 is as fast. On a processor most of the time is in matrix products and convolutions that
-both have; on a GPU the fused kernel also leaves the matrix unwritten.
+itself. None is to be slower: 1.0 is as fast. On a processor most of the time is in matrix products and convolutions
+that both have; on a GPU the fused kernel also leaves the matrix unwritten.
 """
 
 
