@@ -21,16 +21,23 @@ __all__ = [
     "pack_latents",
 ]
 
+SLACK = 1e-3
+"""How far beyond [0, 1] pixels may lie: rounding of half precision, and no more."""
 LATENT_BITS = 32
 """Bits of one continuous latent channel: they are kept as float32."""
 
 
 def check_images(images: Tensor, image_size: int) -> None:
-    """Raise MethodError unless `images` are floats `(B, 3, image_size, image_size)`."""
+    """Raise MethodError unless `images` are floats `(B, 3, image_size, image_size)` in [0, 1]."""
     if not images.is_floating_point():
         raise MethodError(f"images must be floating point in [0, 1], got {images.dtype}")
     if images.dim() != 4 or tuple(images.shape[1:]) != (3, image_size, image_size):
         raise MethodError(f"images must be (B, 3, {image_size}, {image_size}), got {tuple(images.shape)}")
+    # What is compiled is not looked into: reading a value would break its graph.
+    if images.numel() and not torch.compiler.is_compiling():
+        low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+        if not (low >= -SLACK and high <= 1.0 + SLACK):
+            raise MethodError(f"images must be in [0, 1], got values from {low:.3g} to {high:.3g}")
 
 
 def check_length(asked: int | None, longest: int | None, *, variable: bool) -> None:

@@ -166,6 +166,9 @@ def test_bad_images(name, tokenizer, images):
         (torch.zeros(1, 3, 2 * side, 2 * side), wanted),
         (torch.zeros(1, 1, side, side), wanted),
         (torch.zeros(3, side, side), rf"{wanted}, got \(3, {side}, {side}\)"),
+        (torch.full((1, 3, side, side), 255.0), r"in \[0, 1\], got values from 255 to 255"),
+        (-images, r"in \[0, 1\], got values from -"),
+        (torch.full((1, 3, side, side), torch.nan), r"in \[0, 1\], got values from nan to nan"),
     ]
     for image, words in bad:
         with pytest.raises(MethodError, match=words) as caught:
