@@ -36,8 +36,13 @@ def apart():
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
-def test_agrees_with_its_release(apart, path):
-    report = apart.submit(compared, path).result()
+def test_agrees_with_its_release(request, monkeypatch, path):
+    """As MKL rounds on this processor if that will do, for it is faster; else as `tokenmark parity` does it."""
+    with monkeypatch.context() as patch:
+        patch.setenv("MKL_CBWR", "AUTO")
+        report = compare(load(path))
+    if report.mismatches:
+        report = request.getfixturevalue("apart").submit(compared, path).result()
     assert report.mismatches == ()
     assert report.keys > 0
 
