@@ -176,4 +176,8 @@ class Normalised(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, in the model's type."""
-        return cast("Tensor", self.model(((images - self.mean) / self.std).to(self.dtype)))
+        return cast("Tensor", self.model(self.normalise(images)))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """What the model takes for images in [0, 1]."""
+        return ((images - self.mean) / self.std).to(self.dtype)

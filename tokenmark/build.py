@@ -97,10 +97,14 @@ def generator(
     return _ready(found.build(decoder, **chosen.config), found, variant, device, held), settings
 
 
-def reduced(method: str, model: nn.Module, settings: Mapping[str, JsonValue]) -> ReducedModel:
-    """A classifier whose tokens a method reduces."""
+def reduced(
+    method: str, model: nn.Module, settings: Mapping[str, JsonValue], seed: int = 0, attention: str = "fused"
+) -> ReducedModel:
+    """A classifier whose tokens a method reduces; `seed` draws the weights that the method itself has, if any."""
     found = registry.get_as(ReducerMethod, method)
-    return found.build(model, settings_of(found, settings))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return found.build(model, settings_of(found, settings), attention=attention)
 
 
 def weights_of(method: TokenizerMethod | GeneratorMethod, variant: str, shelf: Shelf | None = None) -> Weights | None:

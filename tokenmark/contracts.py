@@ -6,7 +6,7 @@ Images are float32 `(B, 3, H, W)` in `[0, 1]` everywhere; a method's own normali
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from tokenmark.errors import BudgetError, MethodError, UnsupportedBackboneError
 
 __all__ = [
+    "BlockCost",
     "BlockTokens",
     "BudgetError",
+    "ClassifierMethod",
     "Generator",
     "GeneratorMethod",
+    "Knob",
     "Layout",
     "Method",
     "MethodError",
@@ -35,6 +38,7 @@ __all__ = [
     "Tokens",
     "UnsupportedBackboneError",
     "Variant",
+    "VitCost",
 ]
 
 
@@ -121,13 +125,66 @@ class BlockTokens:
     mlp: int
 
 
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """Multiply-accumulates of one transformer block: norms, softmax and biases are not counted."""
+
+    linear: int
+    """Of attention's linear layers, for every token that enters attention."""
+    pairs: int
+    """Of both products of attention, for every pair of tokens that enter it."""
+    mlp: int
+    """Of the MLP, for every token that enters it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VitCost:
+    """Multiply-accumulates (MACs) of one image in a vision transformer, as a function of its token counts.
+
+    What papers print as "GFLOPs": for a plain ViT P (3 p^2) D + sum over blocks of (4 N D^2 + 2 N^2 D + 8 N' D^2) + D
+    classes, for P patches of p x p pixels, width D, and N tokens at attention, N' at the MLP.
+    """
+
+    embed: int
+    blocks: tuple[BlockCost, ...]
+    head: int
+    head_per_token: int = 0
+    """For every token that the last block hands to the head (attention pooling)."""
+
+    def macs(self, schedule: Sequence[BlockTokens]) -> int:
+        """MACs of one image whose tokens follow `schedule`, which has as many blocks."""
+        total = self.embed + self.head + self.head_per_token * schedule[-1].mlp
+        for block, tokens in zip(self.blocks, schedule, strict=True):
+            total += block.linear * tokens.attention + block.pairs * tokens.attention**2 + block.mlp * tokens.mlp
+        return total
+
+
 @runtime_checkable
 class ReducedModel(Protocol):
     """A classifier whose tokens are reduced: the same call as the model that it was made from."""
 
     @property
     def schedule(self) -> tuple[BlockTokens, ...]:
-        """Token counts of every block, known before anything runs."""
+        """Token counts of every block, known before anything runs; the most there can be where images differ."""
+        ...
+
+    @property
+    def cost(self) -> VitCost:
+        """What the model costs, as a function of token counts."""
+        ...
+
+    @property
+    def extra_macs(self) -> int:
+        """MACs of one image that the method computes beside the model: predictors, similarities, mixing."""
+        ...
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether images keep different numbers of tokens."""
+        ...
+
+    def counts(self, images: Tensor) -> Tensor:
+        """How many tokens of each image enter every attention and every MLP, `(B, blocks, 2)` int64."""
         ...
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -235,6 +292,8 @@ class Parity:
     """Every wanted output of the filled module, under the vector's name and in its shape; more do no harm."""
     optional: tuple[str, ...] = ()
     """Prefixes of the module's keys that training left in checkpoints, and that a vector may leave out."""
+    layout: Layout | None = None
+    """How the release's keys are called in the module; None: as the method of the same id says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,11 +356,48 @@ class GeneratorMethod(Method):
     """Named `settings` of the sampler, as published."""
 
 
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """The setting of a reducer that moves its cost."""
+
+    setting: str
+    values: Literal["count", "rate"] | tuple[Any, ...]
+    """`count`: tokens that go, from 0 to all patches; `rate`: what is kept, above 0 to 1; or the values that there
+    are, from the dearest to the cheapest."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReducerMethod(Method):
     """A reducer: `build(model, settings)` gives a `ReducedModel` and leaves `model` as it was.
 
+    `attention="eager"` writes every attention matrix out, for counters and for comparison.
+
     Raises UnsupportedBackboneError where the backbone cannot be served, BudgetError where the budget is impossible.
     """
 
-    build: Callable[[nn.Module, Any], ReducedModel]
+    build: Callable[..., ReducedModel]
+    reduction: Any = None
+    """What acts between the pieces of a block, where the reducers' own driver runs it."""
+    acts: str = ""
+    """Where it acts, in a few words: `every block, after attention`."""
+    knob: Knob | None = None
+    """None where nothing moves the cost."""
+    trained: bool = False
+    """Whether it has weights of its own, or is of no use without fine-tuning: it has no accuracy off the shelf."""
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    """Fine-tuned checkpoints by name: `config` has the classifier's name as `model`, and the `settings`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifierMethod(Method):
+    """A classifier that reduces tokens by its own architecture: `build(**variant.config)` gives an `nn.Module`.
+
+    It takes images `(B, 3, H, W)`, normalised by `mean` and `std`, and gives logits `(B, classes)`.
+    """
+
+    build: Callable[..., Any]
+    variants: Mapping[str, Variant]
+    acts: str = ""
+    """Where it reduces, in a few words."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)

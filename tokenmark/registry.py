@@ -1,9 +1,9 @@
 """Find methods by name, and import a method's file only when that method is asked for.
 
-A method is known by where it lies: `reference_impls/{tokenizers,generators,reducers}/<id>.py` holds `METHOD`, and
-`reference_impls/parity/<id>.py` holds `PARITY` where it can be put beside its release. Other people's packages announce
-theirs through the entry-point groups `tokenmark.methods` (`my-method = "my_package.my_method:METHOD"`) and
-`tokenmark.parity`. Nothing is imported to answer which names exist.
+A method is known by where it lies: `reference_impls/{tokenizers,generators,reducers,classifiers}/<id>.py` holds
+`METHOD`, and `reference_impls/parity/<id>.py` holds `PARITY` where it can be put beside its release. Other people's
+packages announce theirs through the entry-point groups `tokenmark.methods` (`my-method =
+"my_package.my_method:METHOD"`) and `tokenmark.parity`. Nothing is imported to answer which names exist.
 """
 
 import functools
@@ -17,13 +17,23 @@ from pathlib import Path
 from typing import TypeVar
 
 from tokenmark import sources
-from tokenmark.contracts import GeneratorMethod, Method, Parity, ReducerMethod, TokenizerMethod, Variant
+from tokenmark.contracts import (
+    ClassifierMethod,
+    GeneratorMethod,
+    Method,
+    Parity,
+    ReducerMethod,
+    TokenizerMethod,
+    Variant,
+)
 from tokenmark.errors import TokenmarkError, chosen
 
 ENTRY_POINTS = "tokenmark.methods"
 PARITY_ENTRY_POINTS = "tokenmark.parity"
 PARITY_FOLDER = "reference_impls.parity"
-BUILT_IN = ("reference_impls.tokenizers", "reference_impls.generators", "reference_impls.reducers")
+BUILT_IN = tuple(f"reference_impls.{kind}" for kind in ("tokenizers", "generators", "reducers", "classifiers"))
+
+KINDS = (TokenizerMethod, GeneratorMethod, ReducerMethod, ClassifierMethod)
 
 M = TypeVar("M", bound=Method)
 
@@ -92,11 +102,9 @@ def get(name: str) -> Method:
     """
     place = chosen("method", name, locations())
     method = _imported("method", name, place)
-    if not isinstance(method, TokenizerMethod | GeneratorMethod | ReducerMethod) or method.id != name:
-        raise TokenmarkError(
-            f"{place.module}:{place.attribute} must be a TokenizerMethod, GeneratorMethod or ReducerMethod"
-            f" with id '{name}'"
-        )
+    if not isinstance(method, KINDS) or method.id != name:
+        kinds = " or ".join(kind.__name__ for kind in KINDS)
+        raise TokenmarkError(f"{place.module}:{place.attribute} must be a {kinds} with id '{name}'")
     return method
 
 
@@ -135,7 +143,7 @@ def get_as(kind: type[M], name: str) -> M:
 
 
 def kind_name(kind: type[Method]) -> str:
-    """`tokenizer`, `generator` or `reducer`."""
+    """`tokenizer`, `generator`, `reducer` or `classifier`."""
     return kind.__name__.removesuffix("Method").lower()
 
 
@@ -144,7 +152,7 @@ def kind_of(method: Method) -> str:
     return kind_name(type(method))
 
 
-def variant_of(method: TokenizerMethod | GeneratorMethod, name: str) -> Variant:
+def variant_of(method: TokenizerMethod | GeneratorMethod | ReducerMethod | ClassifierMethod, name: str) -> Variant:
     """A named size of a method.
 
     Raises:

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from reference_impls.layers.reduction import Matching
-from reference_impls.layers.vit_attention import wide
+from reference_impls.layers.families.base import Backbone
+from reference_impls.layers.reduction import Matching, Reduction, TokenState, merge
+from reference_impls.layers.vit_attention import Attended, wide
+from tokenmark.contracts import BlockTokens
 
 
 def most_merges(tokens: int, prefix: int) -> int:
@@ -49,3 +51,28 @@ def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> Matching:
 def head_mean_keys(keys: Tensor) -> Tensor:
     """ToMe's metric: keys `(B, heads, N, D)` averaged over heads, `(B, N, D)`."""
     return keys.detach().mean(dim=1, dtype=wide(keys))
+
+
+class KeyMatching(Reduction):
+    """Merges after attention, by the bipartite soft matching of head-averaged keys, what the schedule says."""
+
+    def __init__(self, backbone: Backbone, schedule: tuple[BlockTokens, ...]) -> None:
+        super().__init__(backbone, schedule)
+        self.head_width = backbone.blocks[0].head_width
+
+    def after_attention(self, block: int, state: TokenState, seen: Attended) -> TokenState:
+        """Merge what the schedule says."""
+        r = self.schedule[block].attention - self.schedule[block].mlp
+        if r == 0:
+            return state
+        return merge(state, bipartite_soft_matching(head_mean_keys(seen.keys), r, self.prefix))
+
+    @property
+    def extra_macs(self) -> int:
+        """The similarities of every matching."""
+        total = 0
+        for block in self.schedule:
+            if block.mlp < block.attention:
+                evens, odds = (block.attention + 1) // 2, block.attention // 2
+                total += (evens - (self.prefix + 1) // 2) * (odds - self.prefix // 2) * self.head_width
+        return total

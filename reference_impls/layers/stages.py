@@ -1,9 +1,46 @@
 """How many patches stay where a method reduces in a few blocks only (Haurum et al., ICCV Workshops 2023)."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
+from reference_impls.layers.reduction import Reduction
 from reference_impls.layers.vit_backbone import Backbone
-from tokenmark.contracts import BlockTokens, BudgetError
+from tokenmark.contracts import BlockTokens, BudgetError, Knob, Paper
+
+__all__ = ["HAURUM", "KEEP_RATE", "StagedReduction", "Stages", "stage_schedule", "stage_targets"]
+
+HAURUM = Paper(
+    title="Which Tokens to Use? Investigating Token Reduction in Vision Transformers",
+    authors="Haurum, Escalera, Taylor, Moeslund",
+    year=2023,
+    url="https://arxiv.org/abs/2308.04657",
+)
+KEEP_RATE = Knob("keep_rate", "rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """How many patches are left after each stage."""
+
+    keep_rate: float | tuple[float, ...] = 0.7
+    """Kept per stage, so stage s leaves int(patches * keep_rate ** s); or one fraction of all patches per stage."""
+    blocks: tuple[int, ...] = (3, 6, 9)
+    """0-based blocks that reduce."""
+
+
+class StagedReduction(Reduction):
+    """A reduction that acts in a few blocks only, down to a number of patches that is known for each."""
+
+    where: ClassVar[Literal["before_block", "after_attention"]] = "after_attention"
+
+    def __init__(self, backbone: Backbone, settings: Stages) -> None:
+        targets = stage_targets(backbone, settings.keep_rate, settings.blocks)
+        super().__init__(backbone, stage_schedule(backbone, targets, self.where))
+
+    def shrinks_before(self, block: int) -> bool:
+        """Whether fewer tokens enter `block` than left the one before it."""
+        before = self.schedule[block - 1].mlp if block else self.schedule[0].attention
+        return self.schedule[block].attention < before
 
 
 def stage_targets(backbone: Backbone, keep_rate: float | tuple[float, ...], blocks: tuple[int, ...]) -> dict[int, int]:

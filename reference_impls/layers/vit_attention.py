@@ -1,20 +1,38 @@
-"""Self-attention of a timm block in pieces: fused or eager, with token sizes, and with what a method may look at."""
+"""Self-attention of a block in pieces: fused or eager, with token sizes and places, and with what a method may see."""
 
 import math
 from dataclasses import dataclass
 
 import torch
+from timm.layers.pos_embed_sincos import apply_rot_embed_cat
 from torch import Tensor
 from torch.nn.functional import dropout, pad, scaled_dot_product_attention
 
-from reference_impls.layers.vit_backbone import Attention, AttentionKind
+from reference_impls.layers.families.base import AttentionView
+from reference_impls.layers.vit_backbone import AttentionKind
+
+__all__ = ["Attended", "Looks", "attend", "wide"]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What attention knows of the tokens beside their channels; all of it may be absent."""
+
+    size: Tensor | None = None
+    """`(B, N)`: log(size of the key's token) is added to every logit, so that a merged token counts as the tokens
+    that it stands for (ToMe, eq. 1)."""
+    rotary: Tensor | None = None
+    """`(B or 1, heads or 1, N, 2 D)`, by which queries and keys are turned."""
+    rotate_half: bool = False
+    bias: Tensor | None = None
+    """`(B or 1, heads or 1, N, N)`, added to the logits; -inf bars a key."""
 
 
 @dataclass(frozen=True)
 class Attended:
     """What one block's attention shows to a method; nothing is computed before it is asked for.
 
-    `queries`, `keys` and `values` are `(B, heads, N, D)` as they enter the dot product (after qk-norm).
+    `queries`, `keys` and `values` are `(B, heads, N, D)` as they enter the dot product (after qk-norm and rotation).
     """
 
     queries: Tensor
@@ -25,6 +43,8 @@ class Attended:
     """`(B, N)`, the token sizes that entered the attention; None where it was not proportional."""
     rows: Tensor | None
     """The softmaxed attention `(B, heads, N, N)` where it was written out; None under fused attention."""
+    bias: Tensor | None = None
+    """`(B or 1, heads or 1, N, N)`, what was added to the logits beside the sizes."""
 
     def class_row(self) -> Tensor:
         """The attention that token 0 pays to every token, `(B, heads, N)`; only this row is computed.
@@ -33,11 +53,19 @@ class Attended:
         """
         if self.rows is not None:
             return self.rows[:, :, 0].to(wide(self.rows))
-        return _softmax_rows(self.queries[:, :, :1], self.keys, self.scale, self.size, wide(self.keys)).squeeze(2)
+        bias = None if self.bias is None else self.bias[:, :, :1]
+        first = self.queries[:, :, :1]
+        return _softmax_rows(first, self.keys, self.scale, self.size, bias, wide(self.keys)).squeeze(2)
+
+    def all_rows(self) -> Tensor:
+        """The softmaxed attention `(B, heads, N, N)`, computed again under fused attention."""
+        if self.rows is not None:
+            return self.rows
+        return _softmax_rows(self.queries, self.keys, self.scale, self.size, self.bias)
 
     def received(self) -> Tensor:
         """The attention that every token receives, summed over heads and queries: `(B, N)`."""
-        rows = self.rows if self.rows is not None else _softmax_rows(self.queries, self.keys, self.scale, self.size)
+        rows = self.all_rows()
         return rows.sum(dim=(1, 2), dtype=wide(rows))
 
 
@@ -46,46 +74,33 @@ def wide(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def attend(attention: Attention, x: Tensor, size: Tensor | None, kind: AttentionKind) -> tuple[Tensor, Attended]:
-    """Run timm's `Attention` on `x` `(B, N, C)`: its output `(B, N, C)`, and what it saw.
-
-    With `size` `(B, N)` attention is proportional: log(size of the key's token) is added to every logit, so that a
-    merged token counts as the tokens it stands for (ToMe, eq. 1).
-    """
-    batch, tokens, _ = x.shape
-    parts = attention.qkv(x)
-    width = parts.shape[2] // (3 * attention.num_heads)
-    q, k, v = parts.reshape(batch, tokens, 3, attention.num_heads, width).permute(2, 0, 3, 1, 4).unbind(0)
-    # qk-norm gives float32 under autocast: one type for all three, as a fused kernel demands.
-    q, k = attention.q_norm(q).to(v.dtype), attention.k_norm(k).to(v.dtype)
-    drop = attention.attn_drop.p if attention.training else 0.0
+def attend(attention: AttentionView, x: Tensor, looks: Looks, kind: AttentionKind) -> tuple[Tensor, Attended]:
+    """Run a block's self-attention on its normed tokens `x` `(B, N, C)`: the output `(B, N, C)`, and what it saw."""
+    q, k, v = attention.split(x)
+    if looks.rotary is not None:
+        q, k = (apply_rot_embed_cat(each, looks.rotary, half=looks.rotate_half).to(v.dtype) for each in (q, k))
+    scale, drop, size, bias = attention.scale, attention.dropout, looks.size, looks.bias
     rows = None
     if kind == "eager":
-        rows = _softmax_rows(q, k, attention.scale, size)
-        mixed = dropout(rows.to(v.dtype), drop, attention.training) @ v
-    elif size is None:
-        mixed = scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=attention.scale)
+        rows = _softmax_rows(q, k, scale, size, bias)
+        mixed = dropout(rows.to(v.dtype), drop, drop > 0.0) @ v
+    elif bias is not None:  # a mask has to be written out anyway, and takes the sizes along
+        mask = bias if size is None else bias + size.log()[:, None, None, :]
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), dropout_p=drop, scale=scale)
+    elif size is not None:
+        wider = _with_size_channels(q, k, v, size, scale)
+        mixed = scaled_dot_product_attention(*wider, dropout_p=drop, scale=scale)[..., : v.shape[-1]]
     else:
-        wider = _with_size_channels(q, k, v, size, attention.scale)
-        mixed = scaled_dot_product_attention(*wider, dropout_p=drop, scale=attention.scale)[..., : v.shape[-1]]
-    return _project(attention, x, mixed), Attended(q, k, v, attention.scale, size, rows)
+        mixed = scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=scale)
+    return attention.join(mixed, x), Attended(q, k, v, scale, size, rows, bias)
 
 
-def _project(attention: Attention, x: Tensor, mixed: Tensor) -> Tensor:
-    """From the heads' outputs `(B, heads, N, D)` to the width of `x`: norm, gate and projection, where there are."""
-    mixed = mixed.transpose(1, 2).flatten(2)
-    # Both are younger than the oldest timm that is supported.
-    norm, gate = getattr(attention, "norm", None), getattr(attention, "gate", None)
-    if norm is not None:
-        mixed = norm(mixed)
-    if gate is not None:
-        mixed = mixed * gate(x).sigmoid()
-    out: Tensor = attention.proj_drop(attention.proj(mixed))
-    return out
-
-
-def _softmax_rows(q: Tensor, k: Tensor, scale: float, size: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
+def _softmax_rows(
+    q: Tensor, k: Tensor, scale: float, size: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
+) -> Tensor:
     logits = (q * scale) @ k.transpose(-2, -1)
+    if bias is not None:
+        logits = logits + bias
     if size is not None:
         logits = logits + size.log()[:, None, None, :]
     return logits.softmax(dim=-1, dtype=dtype)

@@ -1,15 +1,28 @@
-"""The one driver of all reducers: runs a timm vision transformer piece by piece and lets a reduction act between."""
+"""The one driver of all reducers: runs a vision transformer piece by piece and lets a reduction act between."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from reference_impls.layers.reduction import Reduction, TokenState
-from reference_impls.layers.vit_attention import attend
-from reference_impls.layers.vit_backbone import AttentionKind, Backbone
-from tokenmark.contracts import BlockTokens, MethodError
+from reference_impls.layers.vit_backbone import AttentionKind, Backbone, inspect_backbone
+from tokenmark.contracts import (
+    BlockTokens,
+    Knob,
+    Layout,
+    MethodError,
+    NoSettings,
+    Paper,
+    ReducerMethod,
+    UnsupportedBackboneError,
+    Variant,
+    VitCost,
+)
+
+__all__ = ["ReducedViT", "Trace", "reducer"]
 
 
 @dataclass(frozen=True)
@@ -29,22 +42,32 @@ class Trace:
 class ReducedViT(nn.Module):
     """A vision transformer whose tokens are reduced on the way; a `ReducedModel`.
 
-    Holds the model's own submodules (keys `model.*`), and leaves the model itself as it was. With a `Reduction` that
-    does nothing the logits are the model's own.
+    Holds the model's own submodules (keys `model.*`) and the reduction's (`reduction.*`), and leaves the model itself
+    as it was. With a `Reduction` that does nothing the logits are the model's own.
     """
 
     def __init__(self, backbone: Backbone, reduction: Reduction, attention: AttentionKind = "fused") -> None:
         super().__init__()
-        self.model = backbone.vit
+        self.model = backbone.model
         self.reduction = reduction
-        self._backbone = backbone
-        self._attention = attention
-        self.training = backbone.vit.training
+        self.backbone = backbone
+        self.attention: AttentionKind = attention
+        self.training = backbone.model.training
 
     @property
     def schedule(self) -> tuple[BlockTokens, ...]:
         """Token counts of every block, known before anything runs."""
         return self.reduction.schedule
+
+    @property
+    def cost(self) -> VitCost:
+        """What the model costs, as a function of token counts."""
+        return self.backbone.cost
+
+    @property
+    def extra_macs(self) -> int:
+        """MACs of one image that the method computes beside the model."""
+        return self.reduction.extra_macs
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits `(B, classes)` of images `(B, channels, H, W)`, normalised as the model wants them.
@@ -53,9 +76,28 @@ class ReducedViT(nn.Module):
             MethodError: the images are not of the size that the schedule was made for.
         """
         state = self._embed(images)
-        for block in range(self._backbone.depth):
+        for block in range(self.backbone.depth):
             state = self._run_block(block, state)
-        return self._head(state)
+        return self.reduction.head(self.backbone, state)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether images keep different numbers of tokens; the schedule then promises the most."""
+        return self.reduction.adaptive
+
+    def counts(self, images: Tensor) -> Tensor:
+        """How many tokens of each image enter every attention and every MLP, `(B, blocks, 2)` int64."""
+        state = self._embed(images)
+        counts = []
+        for index in range(self.backbone.depth):
+            view, reduction = self.backbone.blocks[index], self.reduction
+            state = reduction.before_block(index, state)
+            entering = reduction.alive(state)
+            state, seen = reduction.attend(index, view, state, self._kind(index))
+            state = reduction.after_attention(index, state, seen)
+            counts.append(torch.stack((entering, reduction.alive(state)), dim=1))
+            state = reduction.after_block(index, reduction.feed_forward(index, view, state))
+        return torch.stack(counts, dim=1)
 
     def trace(self, images: Tensor) -> Trace:
         """The same pass, with the tokens after every block and where each original token went."""
@@ -63,45 +105,85 @@ class ReducedViT(nn.Module):
         batch, count = state.x.shape[:2]
         state = replace(state, source=torch.arange(count, device=images.device).expand(batch, -1))
         states = []
-        for block in range(self._backbone.depth):
+        for block in range(self.backbone.depth):
             state = self._run_block(block, state)
             states.append(state)
         return Trace(
-            logits=self._head(state),
+            logits=self.reduction.head(self.backbone, state),
             tokens=tuple(each.x for each in states),
             sources=tuple(each.source for each in states if each.source is not None),
             size=state.x.new_ones(state.x.shape[:2]) if state.size is None else state.size,
         )
 
     def _embed(self, images: Tensor) -> TokenState:
-        expected = self._backbone.image_shape
+        expected = self.backbone.image_shape
         if images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise MethodError(
                 f"images are {tuple(images.shape)}, this model takes (batch, {', '.join(map(str, expected))}): "
                 "resize them, or set the model's input size before it is reduced"
             )
-        vit = self.model
-        return TokenState(vit.norm_pre(vit._pos_embed(vit.patch_embed(images))))
+        x, places = self.backbone.embed(images)
+        return TokenState(x, places=places)
 
     def _run_block(self, index: int, state: TokenState) -> TokenState:
-        """One pre-norm block; the driver's counterpart of timm's `Block.forward`."""
-        block: Any = self.model.blocks[index]  # its parts have the types that `inspect_backbone` found
-        reduction = self.reduction
+        """One pre-norm block: attention and its residual, MLP and its residual, and the method's places between."""
+        view, reduction = self.backbone.blocks[index], self.reduction
         state = reduction.before_block(index, state)
-        size = state.size if reduction.proportional else None
-        kind = "eager" if reduction.needs_rows(index) else self._attention
-        out, seen = attend(block.attn, block.norm1(state.x), size, kind)
-        state = replace(state, x=state.x + block.drop_path1(block.ls1(out)))
+        state, seen = reduction.attend(index, view, state, self._kind(index))
         state = reduction.after_attention(index, state, seen)
-        return replace(state, x=state.x + block.drop_path2(block.ls2(block.mlp(block.norm2(state.x)))))
+        state = reduction.feed_forward(index, view, state)
+        return reduction.after_block(index, state)
 
-    def _head(self, state: TokenState) -> Tensor:
-        """Norm, pooling and classifier; a mean over merged tokens weighs them by size, as ToMe's release does."""
-        vit, state = self.model, self.reduction.before_head(state)
-        x = vit.norm(state.x)
-        if state.size is None or vit.global_pool != "avg":
-            return vit.forward_head(x)
-        start = 0 if vit.pool_include_prefix else vit.num_prefix_tokens
-        size = state.size[:, start:, None]
-        mean = ((x[:, start:] * size).sum(dim=1) / size.sum(dim=1)).to(x.dtype)
-        return cast(Tensor, vit.head(vit.head_drop(vit.fc_norm(mean))))
+    def _kind(self, block: int) -> AttentionKind:
+        return "eager" if self.reduction.needs_rows(block) else self.attention
+
+
+def reducer(
+    reduction: Callable[[Backbone, Any], Reduction],
+    *,
+    id: str,  # noqa: A002  the field's name
+    title: str,
+    idea: str,
+    acts: str,
+    paper: Paper,
+    settings: type = NoSettings,
+    knob: Knob | None = None,
+    trained: bool = False,
+    variants: dict[str, Variant] | None = None,
+    layout: Layout | None = None,
+) -> ReducerMethod:
+    """The method of a `Reduction`, a class that is made of a backbone and settings."""
+
+    def build(model: nn.Module, settings: Any, *, attention: AttentionKind = "fused") -> ReducedViT:
+        """Reduce the tokens of a vision transformer that the driver serves (see docs/backbones.md).
+
+        Raises:
+            UnsupportedBackboneError: the driver does not serve `model`, or it lacks what the method needs.
+            BudgetError: the settings ask for what the model cannot give.
+        """
+        backbone = inspect_backbone(model, attention)
+        if getattr(reduction, "needs_class_token", False) and not backbone.has_class_token:
+            raise UnsupportedBackboneError(f"{id} asks the class token's attention: this model has no class token")
+        if getattr(reduction, "makes_tokens", False) and backbone.placed:
+            raise UnsupportedBackboneError(
+                f"{id} mixes new tokens, and new tokens have no place: this model's blocks look at places (rotary or"
+                " relative positions)"
+            )
+        sample = next(model.parameters())
+        built = reduction(backbone, settings).to(sample.device, sample.dtype)
+        return ReducedViT(backbone, built.train(model.training), attention)
+
+    return ReducerMethod(
+        id=id,
+        title=title,
+        idea=idea,
+        acts=acts,
+        paper=paper,
+        settings=settings,
+        build=build,
+        knob=knob,
+        trained=trained,
+        variants=variants or {},
+        reduction=reduction,
+        layout=layout or Layout(renames=((r"^", "model."),)),
+    )

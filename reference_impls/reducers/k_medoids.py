@@ -3,44 +3,46 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from reference_impls.layers.reduction import Reduction, TokenState, select, with_prefix
-from reference_impls.layers.stages import stage_schedule, stage_targets
+from reference_impls.layers.reduction import TokenState, select, with_prefix
+from reference_impls.layers.stages import KEEP_RATE, StagedReduction, Stages
 from reference_impls.layers.vit_attention import Attended, wide
-from reference_impls.layers.vit_backbone import AttentionKind, Backbone, inspect_backbone
-from reference_impls.layers.vit_driver import ReducedViT
-from tokenmark.contracts import BudgetError, Paper, ReducerMethod
+from reference_impls.layers.vit_backbone import Backbone
+from reference_impls.layers.vit_driver import reducer
+from tokenmark.contracts import BudgetError, Paper
 
 
 @dataclass(frozen=True, slots=True)
-class KMedoidsSettings:
-    """How many clusters are left at each stage, and how long they are refined."""
+class KMedoidsSettings(Stages):
+    """How many clusters are left at each stage, and how long they are refined; block 0 cannot be a stage."""
 
-    keep_rate: float | tuple[float, ...] = 0.7
-    """Kept per stage, so stage s leaves int(patches * keep_rate ** s); or one fraction of all patches per stage."""
-    blocks: tuple[int, ...] = (3, 6, 9)
-    """0-based blocks whose tokens are clustered before they enter; not 0, as weights come from the block before."""
     iterations: int = 3
 
 
-class WeightedKMedoids(Reduction):
+class WeightedKMedoids(StagedReduction):
     """Clusters the patches before a block; their weights are the attention they received in the block before."""
 
+    where = "before_block"
+
     def __init__(self, backbone: Backbone, settings: KMedoidsSettings) -> None:
-        targets = stage_targets(backbone, settings.keep_rate, settings.blocks)
-        super().__init__(stage_schedule(backbone, targets, "before_block"))
+        super().__init__(backbone, settings)
         if settings.blocks[0] == 0:
             raise BudgetError("k-medoids weighs tokens by the attention of the block before: block 0 has none")
         if settings.iterations < 0:
             raise BudgetError(f"iterations {settings.iterations} must not be negative")
-        self.prefix = backbone.prefix
         self.iterations = settings.iterations
+        self.width = backbone.width
+
+    @property
+    def extra_macs(self) -> int:
+        """The distances of every clustering."""
+        stages = [block for block in range(len(self.schedule)) if self.shrinks_before(block)]
+        return sum((self.schedule[block - 1].mlp - self.prefix) ** 2 * self.width for block in stages)
 
     def needs_rows(self, block: int) -> bool:
         """The block before a clustering shows its whole attention matrix."""
-        after = block + 1
-        return after < len(self.schedule) and self.schedule[after].attention < self.schedule[block].mlp
+        return block + 1 < len(self.schedule) and self.shrinks_before(block + 1)
 
     def after_attention(self, block: int, state: TokenState, seen: Attended) -> TokenState:
         """Hand on how much attention every token received, where the next block clusters."""
@@ -94,23 +96,12 @@ def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
     return distances.gather(2, columns).argmin(dim=2)
 
 
-def build(model: nn.Module, settings: KMedoidsSettings, *, attention: AttentionKind = "fused") -> ReducedViT:
-    """Reduce a timm vision transformer by weighted K-medoids; prefix tokens always stay.
-
-    The block before each clustering runs eager attention, whose matrix is the weights' source.
-
-    Raises:
-        UnsupportedBackboneError: the driver does not serve `model`.
-        BudgetError: impossible rates or blocks (see `stage_targets`), a clustering before block 0, negative iterations.
-    """
-    backbone = inspect_backbone(model, attention)
-    return ReducedViT(backbone, WeightedKMedoids(backbone, settings), attention)
-
-
-METHOD = ReducerMethod(
+METHOD = reducer(
+    WeightedKMedoids,
     id="k-medoids",
     title="Token Pooling (weighted K-medoids)",
     idea="Before three blocks, cluster the tokens, weighted by the attention they received, and keep the medoids.",
+    acts="before 3 blocks",
     paper=Paper(
         title="Token Pooling in Vision Transformers",
         authors="Marin, Chang, Ranjan, Prabhu, Rastegari, Tuzel",
@@ -118,5 +109,5 @@ METHOD = ReducerMethod(
         url="https://arxiv.org/abs/2110.03860",
     ),
     settings=KMedoidsSettings,
-    build=build,
+    knob=KEEP_RATE,
 )

@@ -1,28 +1,25 @@
 """No reduction: the model itself, run by the reducers' driver, as the baseline that every reducer is compared with."""
 
-from torch import nn
-
 from reference_impls.layers.reduction import Reduction
-from reference_impls.layers.vit_backbone import AttentionKind, inspect_backbone
-from reference_impls.layers.vit_driver import ReducedViT
-from tokenmark.contracts import NoSettings, Paper, ReducerMethod
+from reference_impls.layers.vit_backbone import Backbone
+from reference_impls.layers.vit_driver import reducer
+from tokenmark.contracts import NoSettings, Paper
 
 
-def build(model: nn.Module, settings: NoSettings, *, attention: AttentionKind = "fused") -> ReducedViT:
-    """Run a timm vision transformer through the driver with all its tokens.
+class NoReduction(Reduction):
+    """Keeps every token."""
 
-    Raises:
-        UnsupportedBackboneError: the driver does not serve `model`.
-    """
-    del settings
-    backbone = inspect_backbone(model, attention)
-    return ReducedViT(backbone, Reduction(backbone.unreduced()), attention)
+    def __init__(self, backbone: Backbone, settings: NoSettings) -> None:
+        del settings
+        super().__init__(backbone, backbone.unreduced())
 
 
-METHOD = ReducerMethod(
+METHOD = reducer(
+    NoReduction,
     id="none",
     title="No reduction",
     idea="Keep every token: the baseline.",
+    acts="nowhere",
     paper=Paper(
         title="An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale",
         authors="Dosovitskiy, Beyer, Kolesnikov, Weissenborn, Zhai, Unterthiner, Dehghani, Minderer, Heigold, Gelly, "
@@ -30,5 +27,4 @@ METHOD = ReducerMethod(
         year=2021,
         url="https://arxiv.org/abs/2010.11929",
     ),
-    build=build,
 )

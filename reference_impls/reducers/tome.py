@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from reference_impls.layers.matching import bipartite_soft_matching, head_mean_keys, most_merges
-from reference_impls.layers.reduction import Reduction, TokenState, merge
-from reference_impls.layers.vit_attention import Attended
-from reference_impls.layers.vit_backbone import AttentionKind, Backbone, inspect_backbone
-from reference_impls.layers.vit_driver import ReducedViT
-from tokenmark.contracts import BlockTokens, BudgetError, Paper, ReducerMethod
+from reference_impls.layers.matching import KeyMatching, most_merges
+from reference_impls.layers.vit_backbone import Backbone
+from reference_impls.layers.vit_driver import reducer
+from tokenmark.contracts import BlockTokens, BudgetError, Knob, Paper
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +23,12 @@ class TomeSettings:
     """Whether a token of size s attracts attention as s tokens would; the release turns it off for MAE models."""
 
 
-class TokenMerging(Reduction):
+class TokenMerging(KeyMatching):
     """Bipartite soft matching of head-averaged keys after the attention residual of every block."""
 
     def __init__(self, backbone: Backbone, settings: TomeSettings) -> None:
-        super().__init__(_schedule(backbone, settings))
-        self.prefix = backbone.prefix
+        super().__init__(backbone, _schedule(backbone, settings))
         self.proportional = settings.proportional
-
-    def after_attention(self, block: int, state: TokenState, seen: Attended) -> TokenState:
-        """Merge what the schedule says."""
-        r = self.schedule[block].attention - self.schedule[block].mlp
-        if r == 0:
-            return state
-        return merge(state, bipartite_soft_matching(head_mean_keys(seen.keys), r, self.prefix))
 
 
 def merges_per_block(settings: TomeSettings, depth: int) -> tuple[int, ...]:
@@ -70,24 +58,12 @@ def _schedule(backbone: Backbone, settings: TomeSettings) -> tuple[BlockTokens, 
     return tuple(schedule)
 
 
-def build(model: nn.Module, settings: TomeSettings, *, attention: AttentionKind = "fused") -> ReducedViT:
-    """Reduce a timm vision transformer by ToMe; needs no training.
-
-    Prefix tokens (class, distillation, registers) are never merged. Keys are taken after qk-norm, where there is one.
-    An r that a block cannot merge is clipped as in the release; the schedule shows it.
-
-    Raises:
-        UnsupportedBackboneError: the driver does not serve `model`.
-        BudgetError: negative r, an inflection beyond [-1, 1], more entries in `per_block` than blocks.
-    """
-    backbone = inspect_backbone(model, attention)
-    return ReducedViT(backbone, TokenMerging(backbone, settings), attention)
-
-
-METHOD = ReducerMethod(
+METHOD = reducer(
+    TokenMerging,
     id="tome",
     title="ToMe",
     idea="In every block, merge the r tokens whose keys are most similar to another token's, weighing by size.",
+    acts="every block, after attention",
     paper=Paper(
         title="Token Merging: Your ViT But Faster",
         authors="Bolya, Fu, Dai, Zhang, Feichtenhofer, Hoffman",
@@ -95,5 +71,5 @@ METHOD = ReducerMethod(
         url="https://arxiv.org/abs/2210.09461",
     ),
     settings=TomeSettings,
-    build=build,
+    knob=Knob("r", "count"),
 )

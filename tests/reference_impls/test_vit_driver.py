@@ -2,14 +2,17 @@
 
 import copy
 
+import open_clip
 import pytest
 import torch
 from timm import create_model
 from timm.layers import DiffAttention
+from timm.models.eva import Eva
 from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
 from torch import nn
 
-from reference_impls.layers.vit_attention import attend
+from reference_impls.layers.families.timm_vit import TimmAttention
+from reference_impls.layers.vit_attention import Looks, attend
 from reference_impls.reducers import none, tome
 from tests.reference_impls import vits
 from tokenmark.contracts import MethodError, NoSettings, UnsupportedBackboneError
@@ -24,18 +27,21 @@ def test_equals_the_untouched_model(name, attention):
     images = vits.images_for(model)
     with torch.no_grad():
         expected = model(images)
-        got = none.build(model, NoSettings(), attention=attention)(images)
+        got = none.METHOD.build(model, NoSettings(), attention=attention)(images)
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
     assert expected.std() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["deit3", "dinov2-registers", "qk-norm", "siglip", "gated-no-position"])
+@pytest.mark.parametrize(
+    "name",
+    ["deit3", "dinov2-registers", "qk-norm", "siglip", "gated-no-position", "eva02", "dinov3", "beit", "clip-custom"],
+)
 def test_every_parameter_takes_part(name):
     """No branch can be skipped: each parameter that moves timm's logits gets the same gradient from the driver."""
     model = vits.served(name)
     images = vits.images_for(model, 1)
     expected = torch.autograd.grad(model(images).square().sum(), list(model.parameters()))
-    got = torch.autograd.grad(none.build(model, NoSettings())(images).square().sum(), list(model.parameters()))
+    got = torch.autograd.grad(none.METHOD.build(model, NoSettings())(images).square().sum(), list(model.parameters()))
     for (key, _), ours, theirs in zip(model.named_parameters(), got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-8, msg=key)
 
@@ -46,7 +52,7 @@ def test_leaves_the_model_as_it_was():
     modules, keys = list(model.modules()), list(model.state_dict())
     with torch.no_grad():
         expected = model(images)
-        reduced = tome.build(model, tome.TomeSettings(r=2))
+        reduced = tome.METHOD.build(model, tome.TomeSettings(r=2))
         reduced(images)
         assert torch.equal(model(images), expected)
     assert list(model.modules()) == modules
@@ -56,7 +62,7 @@ def test_leaves_the_model_as_it_was():
 def test_mode_follows_the_model():
     model = VisionTransformer(proj_drop_rate=0.5, attn_drop_rate=0.5, drop_path_rate=0.5, **TINY)
     images = torch.randn(2, 3, 32, 32)
-    reduced = none.build(model.eval(), NoSettings())
+    reduced = none.METHOD.build(model.eval(), NoSettings())
     assert not reduced.training
     assert torch.equal(reduced(images), reduced(images))
     reduced.train()
@@ -72,10 +78,11 @@ def test_size_channels_equal_the_masked_form(dtype, width):
     x = torch.randn(2, 17, 2 * width).to(dtype)
     size = torch.randint(1, 90, (2, 17)).float()
     with torch.no_grad():
-        exact = copy.deepcopy(module).to(dtype).double()
-        expected = attend(exact, x.double(), size.double(), "eager")[0]
-        got = attend(module.to(dtype), x, size.double() if dtype == torch.float64 else size, "fused")[0]
-        plain = attend(module, x, None, "fused")[0]
+        exact = TimmAttention(copy.deepcopy(module).to(dtype).double())
+        expected = attend(exact, x.double(), Looks(size.double()), "eager")[0]
+        view, same = TimmAttention(module.to(dtype)), size.double() if dtype == torch.float64 else size
+        got = attend(view, x, Looks(same), "fused")[0]
+        plain = attend(view, x, Looks(), "fused")[0]
     error = (got.double() - expected).abs().max()
     assert error < {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
     assert (plain.double() - expected).abs().max() > 2 * error
@@ -85,7 +92,8 @@ def test_size_channels_equal_the_masked_form(dtype, width):
 def test_class_row_and_received_are_the_same_fused_and_eager(size):
     model = vits.served("qk-norm")
     x = torch.randn(2, 9, 32, dtype=torch.float64)
-    fused, eager = (attend(model.blocks[0].attn, x, size, kind)[1] for kind in ("fused", "eager"))
+    view = TimmAttention(model.blocks[0].attn)
+    fused, eager = (attend(view, x, Looks(size), kind)[1] for kind in ("fused", "eager"))
     assert fused.rows is None
     torch.testing.assert_close(fused.class_row(), eager.class_row())
     torch.testing.assert_close(fused.received(), eager.received())
@@ -103,8 +111,6 @@ def _with_block(**changes):
 REFUSED = {
     "swin": (lambda: create_model("swin_tiny_patch4_window7_224"), "SwinTransformer is not served"),
     "convnext": (lambda: create_model("convnext_tiny"), "ConvNeXt is not served"),
-    "eva02": (lambda: create_model("eva02_tiny_patch14_224"), "Eva is not served"),
-    "beit": (lambda: create_model("beit_base_patch16_224"), "Beit is not served"),
     "relative positions": (lambda: create_model("vit_relpos_small_patch16_224"), "VisionTransformerRelPos is not"),
     "hybrid": (lambda: create_model("vit_tiny_r_s16_p8_224"), "HybridEmbed has no fixed grid"),
     "not a transformer": (lambda: nn.Linear(2, 2), "Linear is not served"),
@@ -115,6 +121,11 @@ REFUSED = {
     "patch dropout": (_with_block(patch_drop_rate=0.5), "drops patches in training"),
     "no pooling": (_with_block(global_pool=""), "pooling ''"),
     "two poolings": (_with_block(global_pool="avgmax"), "pooling 'avgmax'"),
+    "eva with post-norm": (lambda: Eva(**TINY, use_post_norm=True, norm_layer=nn.LayerNorm), "EvaBlockPostNorm"),
+    "coca": (lambda: open_clip.create_model("coca_ViT-B-32", device="meta").visual, "its pooling is not defined"),
+    "clip resnet": (lambda: open_clip.create_model("RN50", device="meta").visual, "ModifiedResNet is not served"),
+    "clip of cosines": (lambda: vits.clip_tower(scaled_cosine_attn=True), "scaled cosines, which open_clip itself"),
+    "clip as a whole": (lambda: open_clip.create_model("ViT-B-32", device="meta"), "CLIP is not served"),
 }
 
 
@@ -124,15 +135,15 @@ def test_refuses_with_the_reason(case):
     with torch.device("meta"):
         model = make()
     with pytest.raises(UnsupportedBackboneError, match=reason) as caught:
-        none.build(model, NoSettings())
+        none.METHOD.build(model, NoSettings())
     assert "\n" not in str(caught.value)
 
 
 def test_refuses_a_compiled_model():
     with pytest.raises(UnsupportedBackboneError, match="not compiled"):
-        none.build(torch.compile(VisionTransformer(**TINY), backend="eager"), NoSettings())
+        none.METHOD.build(torch.compile(VisionTransformer(**TINY), backend="eager"), NoSettings())
 
 
 def test_refuses_an_unknown_attention():
     with pytest.raises(MethodError, match="'fused' or 'eager'"):
-        none.build(VisionTransformer(**TINY), NoSettings(), attention="flash")
+        none.METHOD.build(VisionTransformer(**TINY), NoSettings(), attention="flash")

@@ -1,20 +1,37 @@
 """Small vision transformers for the reducers' tests: of a vector's config, or with every branch made non-trivial."""
 
-from functools import partial
 from typing import Any
 
+import open_clip
 import torch
+from open_clip.timm_model import TimmModel
 from timm import create_model
-from timm.models.deit import VisionTransformerDistilled
+from timm.models.beit import Beit
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from reference_impls.layers.vit_backbone import inspect_backbone
 from reference_impls.layers.vit_driver import ReducedViT
 from reference_impls.parity._taps import tapped
-from tests import vector_case
 from tokenmark.contracts import BlockTokens
 
 SMALL = {"embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
+
+
+def clip_tower(**changes: Any) -> nn.Module:
+    """open_clip's own image tower."""
+    sizes = {"image_size": 64, "patch_size": 16, "width": 32, "layers": 4, "heads": 2, "mlp_ratio": 4.0}
+    return open_clip.transformer.VisionTransformer(**sizes, output_dim=5, **changes)
+
+
+def clip_timm() -> nn.Module:
+    """open_clip's tower around a timm model, as SigLIP's."""
+    tower = TimmModel("vit_tiny_patch16_224", embed_dim=5, pool="avg", proj="linear", pretrained=False)
+    tower.trunk = create_model("vit_base_patch16_siglip_224", img_size=64, **{**SMALL, "num_classes": 0})
+    tower.head = nn.Sequential(nn.Linear(SMALL["embed_dim"], 5, bias=False))
+    return tower
+
 
 SERVED = {
     "vit": lambda: create_model("vit_tiny_patch16_224", img_size=64, **SMALL),
@@ -35,6 +52,26 @@ SERVED = {
         VisionTransformer(img_size=64, pos_embed="none", proj_bias=False, qkv_bias=False, **SMALL)
     ),
     "oblong": lambda: VisionTransformer(img_size=(48, 80), **SMALL),
+    "mae": lambda: create_model("vit_base_patch16_224.mae", img_size=64, global_pool="avg", **SMALL),
+    "eva": lambda: create_model("eva_giant_patch14_224", img_size=56, mlp_ratio=2, **SMALL),
+    "eva02": lambda: create_model("eva02_base_patch14_448", img_size=56, **SMALL),
+    "eva02-tiny": lambda: create_model("eva02_tiny_patch14_336", img_size=56, **SMALL),
+    "eva02-enormous": lambda: Eva(img_size=64, attn_type="rope", use_rot_pos_emb=True, global_pool="map", **SMALL),
+    "rope-mixed": lambda: Eva(
+        img_size=64, use_rot_pos_emb=True, rope_type="mixed", num_reg_tokens=2, init_values=1.0, **SMALL
+    ),
+    "dinov3": lambda: create_model("vit_small_patch16_dinov3", img_size=64, **SMALL),
+    "dinov3-swiglu": lambda: create_model("vit_small_plus_patch16_dinov3", img_size=64, **SMALL),
+    "beit": lambda: create_model("beit_base_patch16_224", img_size=64, **SMALL),
+    "beit-shared": lambda: Beit(
+        img_size=64, use_shared_rel_pos_bias=True, use_rel_pos_bias=True, global_pool="token", **SMALL
+    ),
+    "open-clip": clip_tower,
+    "clip-average": lambda: clip_tower(pool_type="avg", final_ln_after_pool=True, no_ln_pre=True, ls_init_value=1.0),
+    "clip-custom": lambda: clip_tower(
+        qk_norm=True, scale_heads=True, scale_attn_inner=True, scale_attn=True, scale_fc=True
+    ),
+    "clip-timm": clip_timm,
     "dynamic-size": lambda: VisionTransformer(img_size=64, dynamic_img_size=True, reg_tokens=2, **SMALL),
 }
 
@@ -59,7 +96,7 @@ def randomised(model: nn.Module) -> nn.Module:
         for name, value in model.named_parameters():
             noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
             if value.ndim > 1:
-                value.copy_(noise / value[0].numel() ** 0.5 if name not in {"pos_embed", "cls_token"} else noise)
+                value.copy_(noise / value[0].numel() ** 0.5 if not name.endswith(("pos_embed", "cls_token")) else noise)
             else:
                 value.copy_((1.0 if name.endswith(("weight", "gamma")) else 0.0) + 0.3 * noise)
     return model
@@ -68,62 +105,14 @@ def randomised(model: nn.Module) -> nn.Module:
 def images_for(model: nn.Module, batch: int = 2) -> Tensor:
     """Random images of the model's size."""
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(batch, 3, *model.patch_embed.img_size, generator=generator, dtype=torch.float64)
-
-
-def of_vector(vector: dict[str, Any]) -> nn.Module:
-    """The timm model of a vector's config, filled by its official parameter names."""
-    config = vector["config"]
-    kind = VisionTransformerDistilled if config.get("distilled") else VisionTransformer
-    sizes = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "num_classes")
-    model = kind(
-        **{size: config[size] for size in sizes},
-        norm_layer=partial(nn.LayerNorm, eps=config["norm_eps"]),
-        global_pool="avg" if config.get("global_pool") else "token",
-    )
-    return vector_case.fill(model, vector)
-
-
-def outputs(reduced: ReducedViT, images: Tensor) -> dict[str, Tensor]:
-    """What every reducer's vector records, under its names; `source{i}` is beside it where tokens are after block i."""
-    vit = reduced.model
-    pooled = {"pooled": vit.fc_norm} if vit.global_pool == "avg" else {"normed": vit.norm}
-    with torch.no_grad(), tapped(pooled) as seen:
-        trace = reduced.trace(images)
-    found = {f"block{i}": x for i, x in enumerate(trace.tokens)}
-    found |= {f"source{i}": source for i, source in enumerate(trace.sources)}
-    found |= {"logits": trace.logits, "size": trace.size}
-    found["tokens_per_block"] = torch.tensor([x.shape[1] for x in trace.tokens])
-    if "pooled" in seen:
-        return found | {"features": seen["pooled"]}
-    names = ("features_cls", "features_dist") if vit.num_prefix_tokens == 2 else ("features",)
-    return found | {name: seen["normed"][:, i] for i, name in enumerate(names)}
-
-
-def step_map(found: dict[str, Tensor], block: int, tokens: int) -> Tensor:
-    """For each of the `tokens` tokens that enter `block` its place after it, `(B, tokens)`; -1 where it was dropped."""
-    after = found[f"source{block}"]
-    before = found[f"source{block - 1}"] if block else torch.arange(after.shape[1]).expand_as(after)
-    steps = torch.full((after.shape[0], tokens), -1)
-    for image in range(after.shape[0]):
-        alive = before[image] >= 0
-        steps[image, before[image][alive]] = after[image][alive]
-    return steps
+    return torch.randn(batch, *inspect_backbone(model).image_shape, generator=generator, dtype=torch.float64)
 
 
 def seen_schedule(reduced: ReducedViT, images: Tensor) -> tuple[BlockTokens, ...]:
     """The token counts that the norms before every attention and every MLP really see."""
-    blocks = reduced.model.blocks
-    modules = {f"{part}{i}": getattr(block, part) for i, block in enumerate(blocks) for part in ("norm1", "norm2")}
+    blocks = [view.block for view in reduced.backbone.blocks]
+    parts = ("norm1", "norm2") if hasattr(blocks[0], "norm1") else ("ln_1", "ln_2")
+    modules = {f"{i}.{at}": getattr(block, part) for i, block in enumerate(blocks) for at, part in enumerate(parts)}
     with torch.no_grad(), tapped(modules) as seen:
         reduced(images)
-    return tuple(BlockTokens(seen[f"norm1{i}"].shape[1], seen[f"norm2{i}"].shape[1]) for i in range(len(blocks)))
-
-
-def keep_rate_of(vector: dict[str, Any]) -> float | tuple[float, ...]:
-    """The `keep_rate` setting of a vector: one rate for all stages, or fractions, also for counts of 196 patches."""
-    rates = vector["config"]["keep_rate"]
-    if len(rates) == 1:
-        return rates[0]
-    # Half a patch more, so that int(196 * fraction) is the count whatever the division rounds to.
-    return tuple((rate + 0.5) / 196 if rate >= 1 else rate for rate in rates)
+    return tuple(BlockTokens(seen[f"{i}.0"].shape[1], seen[f"{i}.1"].shape[1]) for i in range(len(blocks)))

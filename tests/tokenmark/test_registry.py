@@ -89,7 +89,7 @@ def test_one_name_for_two_algorithms_is_refused(package):
     ("text", "message"),
     [
         (PLUGIN.format(id="other"), "with id 'made-method'"),
-        ("METHOD = 3\n", "must be a TokenizerMethod, GeneratorMethod or ReducerMethod"),
+        ("METHOD = 3\n", "must be a TokenizerMethod or GeneratorMethod or ReducerMethod"),
         ("", "has no attribute 'METHOD'"),
         ("import a_module_that_is_not_there\n", "cannot be imported.*a_module_that_is_not_there"),
         ("def broken(:\n", "cannot be imported"),

@@ -41,7 +41,7 @@ def compare(vector: Vector) -> Report:
     # millionth. In this mode it gives everywhere what the vectors were recorded with. Afterwards it is too late.
     os.environ.setdefault("MKL_CBWR", "COMPATIBLE")
     parity = registry.parity(vector.system)
-    layout = registry.get(vector.system).layout
+    layout = parity.layout if parity.layout is not None else registry.get(vector.system).layout
     module = _built(vector)
     problems = key_problems(module, vector, layout, parity.optional if vector.outputs else ())
     if problems or not vector.outputs:

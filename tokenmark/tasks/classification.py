@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from pydantic import JsonValue
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tokenmark.contracts import BlockTokens
@@ -13,7 +14,7 @@ from tokenmark.measures import energy
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.audit import TOLERANCES
 from tokenmark.measures.base import Measure
-from tokenmark.measures.cost import VitSizes, counted_macs, vit_macs
+from tokenmark.measures.cost import counted_macs
 from tokenmark.measures.sweep import Sweep, sweep
 from tokenmark.measures.throughput import Timed, Timing
 from tokenmark.records import Value
@@ -22,6 +23,8 @@ from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
 from tokenmark.tasks.contenders import COMPILED, EAGER, FUSED, METHOD, Contenders
 from tokenmark.tasks.inputs import filled, inputs_of
 
+ADAPTIVE_IMAGES = 512
+"""Images whose tokens are counted where images keep different numbers of them."""
 COUNTER_TOLERANCE = 0.01
 """The formula must agree with the counter within this share on the unreduced model."""
 
@@ -60,23 +63,52 @@ class ClassificationSession:
         return outcome
 
     def _cost(self, outcome: Outcome) -> None:
-        model, schedule = self._contenders.model, self._contenders.reduced.schedule
-        sizes = VitSizes.of(model)
-        full = BlockTokens(sizes.patches + sizes.prefix, sizes.patches + sizes.prefix)
-        base = vit_macs(sizes, [full] * sizes.blocks)
+        reduced, base = self._contenders.reduced, self._contenders.unreduced
+        full = base.cost.macs(base.schedule)
         image = self._data.batch(0, 1, self._device)[0]
         with sdpa_kernel(SDPBackend.MATH):  # fused kernels are invisible to the counter on some devices
             counted, counted_base = (
-                counted_macs(call, image) for call in (self._contenders.method, self._contenders.base)
+                counted_macs(self._contenders.eager, image),
+                counted_macs(self._contenders.base, image),
             )
-        if abs(counted_base - base) > COUNTER_TOLERANCE * base:
-            outcome.warnings.append(f"formula gives {base} MACs for the unreduced model, the counter {counted_base}")
-        macs = vit_macs(sizes, schedule)
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        numbers = {"macs": macs, "macs_counted": counted, "macs_ratio": macs / base, "parameters": parameters}
-        outcome.values += [Value(name=name, value=float(number), n=1) for name, number in numbers.items()]
-        outcome.values.append(Value(name="tokens_left", value=float(schedule[-1].mlp), n=1))
-        outcome.details["schedule"] = [[block.attention, block.mlp] for block in schedule]
+        macs, schedule, n = self._macs(outcome)
+        told = {"the unreduced model": (full, counted_base)}
+        if not reduced.adaptive:
+            told["the reduced model"] = (int(macs) + reduced.extra_macs, counted)
+        for what, (formula, count) in told.items():
+            if abs(count - formula) > COUNTER_TOLERANCE * formula:
+                outcome.warnings.append(f"formula gives {formula} MACs for {what}, the counter {count}")
+        parameters = sum(parameter.numel() for parameter in cast("nn.Module", reduced).parameters())
+        numbers = {
+            "macs": macs,
+            "macs_method": reduced.extra_macs,
+            "macs_counted": counted,
+            "macs_ratio": macs / full,
+            "parameters": parameters,
+        }
+        outcome.values += [Value(name=name, value=float(number), n=n) for name, number in numbers.items()]
+        outcome.values.append(Value(name="tokens_left", value=schedule[-1][1], n=n))
+        outcome.details["schedule"] = cast("JsonValue", schedule)
+
+    def _macs(self, outcome: Outcome) -> tuple[float, list[list[float]], int]:
+        """MACs of an image, the tokens that enter attention and MLP of every block, and how many images were looked at.
+
+        Where images keep different numbers of tokens both are means over images.
+        """
+        reduced = self._contenders.reduced
+        if not reduced.adaptive:
+            counts = [[float(block.attention), float(block.mlp)] for block in reduced.schedule]
+            return float(reduced.cost.macs(reduced.schedule)), counts, 1
+        seen: list[Tensor] = []
+        wanted = min(ADAPTIVE_IMAGES, len(self._data))
+        with torch.inference_mode():
+            for start in range(0, wanted, self._spec.batch_size):
+                images = self._data.batch(start, min(wanted, start + self._spec.batch_size), self._device)[0]
+                seen.append(self._contenders.counts(images).cpu())
+        every = torch.cat(seen)
+        macs = [reduced.cost.macs([BlockTokens(*block) for block in image]) for image in every.tolist()]
+        outcome.details["macs_of"] = f"the mean of {wanted} images, which keep different numbers of tokens"
+        return sum(macs) / wanted, every.double().mean(dim=0).round(decimals=2).tolist(), wanted
 
     def _throughput(self, outcome: Outcome, say: Callable[[str], None]) -> None:
         timing = Timing(**cast("dict[str, Any]", self._spec.timing))

@@ -30,10 +30,17 @@ class Contenders:
         name = spec.variant or ""
         self.backbone = backbones.get(name)
         self.model = backbones.load(name, device, self.dtype, spec.seed, self._shelf)
-        self.reduced = build.reduced(spec.method, self.model, spec.settings)
+        self.reduced = build.reduced(spec.method, self.model, spec.settings, spec.seed)
+        self.unreduced = build.reduced("none", self.model, {})
         self.base = self._wrapped(self.model)
         self.method = self._wrapped(cast("nn.Module", self.reduced))
+        written_out = build.reduced(spec.method, self.model, spec.settings, spec.seed, attention="eager")
+        self.eager = self._wrapped(cast("nn.Module", written_out))
         self.warnings: list[str] = []
+
+    def counts(self, images: Tensor) -> Tensor:
+        """How many tokens of images in [0, 1] enter every attention and MLP, `(B, blocks, 2)`."""
+        return self.reduced.counts(cast("backbones.Normalised", self.method).normalise(images))
 
     def all(self, *, compile_too: bool) -> dict[str, Contender]:
         """Every contender by name; that the compiled baseline failed is a warning."""
@@ -60,7 +67,7 @@ class Contenders:
 
     def _fresh(self, images: Tensor) -> Tensor:
         """Logits by a reduced model that is built anew on the same weights, and so remembers nothing."""
-        built = build.reduced(self._spec.method, self.model, self._spec.settings)
+        built = build.reduced(self._spec.method, self.model, self._spec.settings, self._spec.seed)
         return cast("Tensor", self._wrapped(cast("nn.Module", built))(images))
 
 

@@ -1,0 +1,1 @@
+"""Classifiers that reduce tokens by their own architecture: one file per method, each with `METHOD`."""
