@@ -61,6 +61,13 @@ def bench_measures(session: nox.Session) -> None:
         session.run("python", "-m", f"benchmarks.{part}", *options, env=env)
 
 
+@nox.session(name="bench-reduction")
+def bench_reduction(session: nox.Session) -> None:
+    """Measure how much of their promised speed-up token reducers keep, into docs/measured.md; `-- --help`."""
+    env = install(session, "bench")
+    session.run("python", "-m", "benchmarks.reduction", *session.posargs, env=env)
+
+
 @nox.session(name="bench-throughput")
 def bench_throughput(session: nox.Session) -> None:
     """Speed without data or weights: every tokenizer and ImageNet's classifiers; hours without a GPU.

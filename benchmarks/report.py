@@ -30,7 +30,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def command(part: str) -> str:
     """The command that runs this part again with the arguments that it has now."""
-    return shlex.join(["nox", "-s", "bench-measures", "--", part, *sys.argv[1:]])
+    session = ["bench-reduction", "--"] if part == "reduction" else ["bench-measures", "--", part]
+    return shlex.join(["nox", "-s", *session, *sys.argv[1:]])
 
 
 def machine(device: torch.device, libraries: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""Classifiers by name, whose tokens are reduced: timm vision transformers behind their own normalisation.
+"""Classifiers by name, whose tokens are reduced, behind their own normalisation.
 
-`vit-mini` comes with trained weights. Any model of timm's is there under its name with a tag, timm's own way to say
-which weights: `deit_small_patch16_224.fb_in1k` has those that timm's authors published, `deit_small_patch16_224.random`
-has random ones, for speed alone.
+`vit-mini` comes with trained weights, `clip:ViT-B-16/openai` is open_clip's (see `zeroshot.py`). Any model of timm's is
+there under its name with a tag, timm's own way to say which weights: `deit_small_patch16_224.fb_in1k` has those that
+timm's authors published, `deit_small_patch16_224.random` has random ones, for speed alone.
 """
 
 import dataclasses
@@ -38,6 +38,8 @@ class Backbone:
     """Channels, height and width of its images."""
     release: Release | None = None
     """Where its weights were published, if they were."""
+    classes: str = ""
+    """For a model that gives embeddings: the name by which `head_of` finds its classes."""
 
     @property
     def random(self) -> bool:
@@ -58,6 +60,8 @@ BACKBONES = {
 
 
 RANDOM = ".random"
+CLIP = "clip:"
+"""Before the names of open_clip's: `clip:ViT-B-16/openai` (see `zeroshot.py`)."""
 
 
 def get(name: str) -> Backbone:
@@ -69,6 +73,8 @@ def get(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
+    if name.startswith(CLIP):
+        return _of_open_clip(name)
     architecture, dot, _ = name.partition(".")
     known = timm.list_models()
     if architecture not in known:
@@ -96,6 +102,23 @@ def _of_timm(name: str, config: Any) -> Backbone:
         std=config.std,
         blank=timm.create_model,
         shape=config.input_size,
+    )
+
+
+def _of_open_clip(name: str) -> Backbone:
+    """An image tower of open_clip's, which gives embeddings."""
+    from tokenmark import zeroshot  # noqa: PLC0415  open_clip takes seconds to import, and few runs need it
+
+    known = zeroshot.facts(name)
+    return Backbone(
+        sizes={"name": name},
+        weights=None,
+        mean=known["mean"],
+        std=known["std"],
+        blank=zeroshot.image_tower,
+        shape=(3, known["size"], known["size"]),
+        release=zeroshot.release(name),
+        classes=name,
     )
 
 
@@ -144,10 +167,27 @@ def load(
     backbone, found = get(name), weights_of(name, shelf)
     if found is None:
         model = _random(backbone, seed)
+    elif backbone.classes:
+        from tokenmark import zeroshot  # noqa: PLC0415  as above
+
+        model = cast("nn.Module", zeroshot.load(name, shelf or Shelf()).visual)
     else:
         model = backbone.build()
         weights.load_strict(model, found.path)
     return model.to(device, dtype).eval().requires_grad_(requires_grad=False)
+
+
+def head_of(name: str, device: torch.device, seed: int = 0, shelf: Shelf | None = None) -> nn.Module | None:
+    """What makes class scores of a model's embeddings; None for a model that gives class scores itself.
+
+    Raises:
+        WeightsError: its weights are missing, altered or do not fit.
+    """
+    if not get(name).classes:
+        return None
+    from tokenmark import zeroshot  # noqa: PLC0415  as above
+
+    return zeroshot.head(name, shelf or Shelf(), seed).to(device).eval()
 
 
 def _random(backbone: Backbone, seed: int) -> nn.Module:
@@ -162,21 +202,22 @@ def _random(backbone: Backbone, seed: int) -> nn.Module:
 
 
 class Normalised(nn.Module):
-    """A classifier that takes float32 images in [0, 1], whatever type it runs in."""
+    """A classifier that takes float32 images in [0, 1], whatever type it runs in; `head` follows the model."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, backbone: Backbone, model: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, model: nn.Module, head: nn.Module | None = None) -> None:
         super().__init__()
         self.model = model
+        self.head = nn.Identity() if head is None else head
         self.dtype = next((parameter.dtype for parameter in model.parameters()), torch.float32)
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `(B, 3, H, W)` in [0, 1] to logits `(B, classes)`, in the model's type."""
-        return cast("Tensor", self.model(self.normalise(images)))
+        return cast("Tensor", self.head(self.model(self.normalise(images))))
 
     def normalise(self, images: Tensor) -> Tensor:
         """What the model takes for images in [0, 1]."""

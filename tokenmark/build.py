@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import pydantic
 import torch
@@ -11,6 +11,7 @@ from torch import nn
 
 from tokenmark import layouts, registry, weights
 from tokenmark.contracts import (
+    ClassifierMethod,
     Generator,
     GeneratorMethod,
     Method,
@@ -107,6 +108,55 @@ def reduced(
         return found.build(model, settings_of(found, settings), attention=attention)
 
 
+def own_variant(method: str, variant: str) -> Variant:
+    """A classifier's size, or a fine-tuned checkpoint of a reducer's.
+
+    Raises:
+        UnknownNameError: no such method or variant.
+        TokenmarkError: a method of another kind.
+    """
+    found: Any = registry.get_as((ClassifierMethod, ReducerMethod), method)
+    return registry.variant_of(found, variant)
+
+
+def own_weights(method: str, variant: str, shelf: Shelf | None = None) -> Weights:
+    """The checkpoint of a classifier's size, or of a reducer's fine-tuning.
+
+    Raises:
+        MissingWeightsError: it is not here.
+    """
+    size, name, place = own_variant(method, variant), f"{method}/{variant}", shelf or Shelf()
+    if size.release is not None:
+        return place.find(size.release, name)
+    return place.by_hand(name) or _missing(name, size, place)
+
+
+def _missing(name: str, size: Variant, place: Shelf) -> NoReturn:
+    where = place.folder / name.replace("/", "--")
+    raise MissingWeightsError(
+        f"{name} has no weights here, and no hub has them ({size.note or 'nothing is said of them'}): if you have"
+        f" its checkpoint, put it at {where} with its suffix ({', '.join(SUFFIXES)})"
+    )
+
+
+def classifier(method: str, variant: str, shelf: Shelf | None = None) -> nn.Module:
+    """A classifier that reduces tokens by its own architecture, with its weights, in evaluation mode."""
+    found = registry.get_as(ClassifierMethod, method)
+    built = cast("nn.Module", found.build(**registry.variant_of(found, variant).config))
+    layouts.load(built, own_weights(method, variant, shelf).path, found.layout)
+    return built.eval().requires_grad_(requires_grad=False)
+
+
+def fine_tuned(method: str, variant: str, model: nn.Module, shelf: Shelf | None = None) -> ReducedModel:
+    """A reduced classifier with the weights that its authors fine-tuned; `model` is its architecture, and is filled."""
+    found = registry.get_as(ReducerMethod, method)
+    settings = registry.variant_of(found, variant).config.get("settings", {})
+    built = reduced(method, model, settings)
+    layouts.load(cast("nn.Module", built), own_weights(method, variant, shelf).path, found.layout)
+    cast("nn.Module", built).eval().requires_grad_(requires_grad=False)
+    return built
+
+
 def weights_of(method: TokenizerMethod | GeneratorMethod, variant: str, shelf: Shelf | None = None) -> Weights | None:
     """The weights of a method's variant: bundled, or others from the shelf; None if it has no state to load.
 
@@ -122,11 +172,7 @@ def weights_of(method: TokenizerMethod | GeneratorMethod, variant: str, shelf: S
     place, name = shelf or Shelf(), f"{method.id}/{variant}"
     held = place.by_hand(name)
     if held is None and isinstance(method, TokenizerMethod) and has_state(method, chosen):
-        where = place.folder / name.replace("/", "--")
-        raise MissingWeightsError(
-            f"{name} has no weights here, and no hub has them ({chosen.note or 'nothing is said of them'}): if you have"
-            f" its checkpoint, put it at {where} with its suffix ({', '.join(SUFFIXES)})"
-        )
+        _missing(name, chosen, place)
     return held
 
 

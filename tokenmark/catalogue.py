@@ -97,7 +97,7 @@ def _read_by(path: Path) -> list[str]:
             names[f"{LPIPS}alex"] = None
         match job:
             case suites.ClassificationJob():
-                names |= dict.fromkeys([job.model] if _classifier(job.model).item else [])
+                names |= dict.fromkeys([job.model] if job.model and _classifier(job.model).item else [])
             case suites.TokenizationJob():
                 pass  # its weights are drawn
             case _:
@@ -188,5 +188,5 @@ def _measured(folder: Path) -> set[str]:
     from tokenmark import backbones, suites  # noqa: PLC0415  as above
 
     jobs = (job for path in sorted(folder.glob("*.toml")) for job in suites.load(path).jobs)
-    models = {job.model for job in jobs if isinstance(job, suites.ClassificationJob)}
+    models = {job.model for job in jobs if isinstance(job, suites.ClassificationJob) and job.model}
     return {name for name in models if backbones.get(name).release is not None}

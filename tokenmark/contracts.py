@@ -392,7 +392,8 @@ class ReducerMethod(Method):
 class ClassifierMethod(Method):
     """A classifier that reduces tokens by its own architecture: `build(**variant.config)` gives an `nn.Module`.
 
-    It takes images `(B, 3, H, W)`, normalised by `mean` and `std`, and gives logits `(B, classes)`.
+    It takes images `(B, 3, H, W)`, normalised by `mean` and `std`, and gives logits `(B, classes)`; its `image_shape`
+    says channels, height and width.
     """
 
     build: Callable[..., Any]

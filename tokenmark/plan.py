@@ -7,7 +7,18 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from tokenmark import __version__, backbones, build, networks, protocols, provenance, references, registry, splits
+from tokenmark import (
+    __version__,
+    backbones,
+    budgets,
+    build,
+    networks,
+    protocols,
+    provenance,
+    references,
+    registry,
+    splits,
+)
 from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod
 from tokenmark.errors import SuiteError, TokenmarkError
 from tokenmark.measures import lpips
@@ -49,9 +60,13 @@ def check_names(suite: Suite) -> None:
                 method = registry.get_as(GeneratorMethod, job.method)
                 registry.variant_of(method, job.variant)
                 build.preset_of(method, job.preset)
-            case ClassificationJob():
-                backbones.get(job.model)
+            case ClassificationJob(model=None):
+                build.own_variant(job.method, job.variant or "")
+            case ClassificationJob(model=str(model)):
+                backbones.get(model)
                 build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
+                for budget in job.budget:
+                    budgets.parse(budget)
 
 
 def _check_measures(job: Job, protocol: Protocol) -> None:
@@ -64,8 +79,19 @@ def _check_measures(job: Job, protocol: Protocol) -> None:
         return
     if protocol.data == NO_DATA:
         raise SuiteError(f"protocol {protocol.id} reads no data, so {job.method} has no accuracy there: {speed}")
-    if backbones.get(job.model).random:
-        raise SuiteError(f"{job.model} has random weights, so {job.method} has no accuracy on it: {speed}")
+    if job.model is not None:
+        _check_accuracy(job, job.model, protocol, speed)
+
+
+def _check_accuracy(job: ClassificationJob, model: str, protocol: Protocol, speed: str) -> None:
+    """Refuse the accuracy of what knows nothing, or knows other classes."""
+    known = backbones.get(model)
+    if known.classes and not str(protocol.data).startswith("imagenet-"):
+        raise SuiteError(f"{model} is told ImageNet's classes, and {protocol.data} has others: choose another protocol")
+    if registry.get_as(ReducerMethod, job.method).trained:
+        raise SuiteError(f"{job.method} has weights of its own, and no accuracy untrained: name a variant, or {speed}")
+    if known.random:
+        raise SuiteError(f"{model} has random weights, so {job.method} has no accuracy on it: {speed}")
 
 
 def measures_of(job: Job) -> tuple[str, ...]:
@@ -112,9 +138,13 @@ def _parts(job: Job) -> list[dict[str, Any]]:
             return [{"variant": job.variant, "settings": {"preset": job.preset}}]
         case TokenizationJob():
             return [{"variant": job.variant, "precision": job.precision}]
+        case ClassificationJob(model=None):
+            model = build.own_variant(job.method, job.variant or "").config.get("model")
+            return [{"variant": job.variant, "model": model, "precision": job.precision}]
         case ClassificationJob():
             settings = _given(job.method, job.settings)
-            return [{"variant": job.model, "settings": settings, "precision": job.precision}]
+            facts: dict[str, Any] = {"model": job.model, "precision": job.precision, "settings": settings}
+            return [{**facts, "budget": budget} for budget in job.budget] or [facts]
 
 
 def _given(method: str, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -141,7 +171,14 @@ def _spec(
     found: list[Weights],
     limit: int | None,
 ) -> RunSpec:
+    if part.get("budget"):
+        found_settings = budgets.fit(job.method, part["model"], part["settings"], part["budget"]).settings
+        part = {**part, "settings": _given(job.method, found_settings)}
     data, images = _data(job, protocol, context.data)
+    if part.get("model") and backbones.get(part["model"]).classes:
+        from tokenmark import zeroshot  # noqa: PLC0415  open_clip takes seconds to import, and few runs need it
+
+        data = {**data, "prompts/openai-80": zeroshot.prompts_sha256()}
     measures = measures_of(job)
     timed = "throughput" in measures
     return RunSpec(
@@ -199,7 +236,9 @@ def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     if isinstance(job, TokenizationJob):
         return []
     if isinstance(job, ClassificationJob):
-        return _there([backbones.weights_of(job.model, shelf)])
+        own = build.own_weights(job.method, job.variant, shelf) if job.variant is not None else None
+        model = job.model or build.own_variant(job.method, job.variant or "").config.get("model")
+        return _there([own, backbones.weights_of(model, shelf) if model else None])
     measures = set(measures_of(job))
     if isinstance(job, ReconstructionJob):
         tokenizer = registry.get_as(TokenizerMethod, job.method)

@@ -10,7 +10,7 @@ from tokenmark.errors import RecordError
 from tokenmark.files import canonical_json, sha256_text
 from tokenmark.spec import RunSpec, Sha256
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Value(pydantic.BaseModel):
@@ -69,7 +69,7 @@ class Record(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run: Sha256
     spec: RunSpec
     values: tuple[Value, ...]

@@ -130,15 +130,16 @@ def _imported(what: str, name: str, place: Location) -> object:
         raise TokenmarkError(f"{what} '{name}' cannot be imported from {place.module}: {error}") from error
 
 
-def get_as(kind: type[M], name: str) -> M:
-    """The method called `name`, which must be of the given kind.
+def get_as(kind: type[M] | tuple[type[M], ...], name: str) -> M:
+    """The method called `name`, which must be of the given kind, or of one of them.
 
     Raises:
         TokenmarkError: it is a method of another kind.
     """
     method = get(name)
     if not isinstance(method, kind):
-        raise TokenmarkError(f"'{name}' is a {kind_of(method)}, but a {kind_name(kind)} is needed here")
+        wanted = " or ".join(map(kind_name, kind if isinstance(kind, tuple) else (kind,)))
+        raise TokenmarkError(f"'{name}' is a {kind_of(method)}, but a {wanted} is needed here")
     return method
 
 

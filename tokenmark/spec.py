@@ -25,8 +25,12 @@ class RunSpec(pydantic.BaseModel):
     task: TaskName
     method: str
     variant: str | None = None
-    """The method's size; for a classification, the classifier that was reduced."""
+    """The method's size."""
+    model: str | None = None
+    """The classifier whose tokens were reduced."""
     settings: dict[str, JsonValue] = {}
+    budget: str = ""
+    """What the run may cost, where the settings were found to fit it: `3.0G`, or `60%` of the unreduced model."""
     tokens: int | None = None
     """The length asked of a variable-length code; None is the whole code."""
     implementation: Sha256
@@ -67,8 +71,9 @@ class RunSpec(pydantic.BaseModel):
 
     @property
     def title(self) -> str:
-        """The run in a few words: method, variant, and what sets it apart."""
-        name = f"{self.method}/{self.variant}" if self.variant else self.method
+        """The run in a few words: method, variant or classifier, and what sets it apart."""
+        of = self.variant or self.model
+        name = f"{self.method}/{of}" if of else self.method
         parts = [f"{key}={_brief(value)}" for key, value in self.settings.items()]
         if self.tokens is not None:
             parts.append(f"tokens={self.tokens}")

@@ -42,7 +42,7 @@ def suite(
     asked = _listed(models, "models") if models else []
     chosen = list(dict.fromkeys(name.removesuffix(RANDOM) + RANDOM for name in asked))
     named = _listed(methods, "methods")
-    settings = _settings(given, named)
+    settings = settings_of(given, named)
     jobs = [
         {
             "task": "classification",
@@ -96,7 +96,7 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _settings(given: Iterable[str], methods: list[str]) -> dict[str, dict[str, JsonValue]]:
+def settings_of(given: Iterable[str], methods: list[str]) -> dict[str, dict[str, JsonValue]]:
     """Settings by method; a value is read as JSON, and as text where it is none."""
     found: dict[str, dict[str, JsonValue]] = {}
     for text in given:

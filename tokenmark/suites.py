@@ -46,13 +46,27 @@ class GenerationJob(_Job):
 
 
 class ClassificationJob(_Job):
-    """Classify the held-out images with a reduced model, and time it."""
+    """Classify the held-out images with a reduced model, and time it.
+
+    Either a `model` is named, whose tokens the method reduces, or a `variant` of the method's own.
+    """
 
     task: Literal["classification"]
-    model: str
+    model: str | None = None
+    variant: str | None = None
     settings: dict[str, JsonValue] = {}
+    budget: list[str] = []
+    """What it may cost (`3.0G`, `60%`): one run for each, of the method's dearest setting that fits."""
     precision: Precision = "float32"
     """The type of the model's weights and tokens; accuracy is measured in the one that is timed."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_classifier(self) -> "ClassificationJob":
+        if (self.model is None) == (self.variant is None):
+            raise ValueError("name either a model, or a variant of the method's own")
+        if self.variant is not None and (self.settings or self.budget):
+            raise ValueError("a variant has settings of its own: leave settings and budget out")
+        return self
 
 
 class TokenizationJob(_Job):

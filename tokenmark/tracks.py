@@ -38,6 +38,8 @@ class Track:
     rising: bool
     """Whether more is better."""
     columns: tuple[Column, ...]
+    holds: Callable[[Record], bool] = lambda record: True  # noqa: ARG005
+    """Which of the records that have the value belong here."""
 
     def filled(self, group: "Group") -> list[Column]:
         """The columns in which some row of the group has something."""
@@ -69,12 +71,13 @@ def groups(track: Track, records: Iterable[Record]) -> list[Group]:
     """The current records of a track, split into groups that may be ranked, each from best to worst."""
     found: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in current(records):
-        if record.value(track.value) is not None:
+        if record.value(track.value) is not None and track.holds(record):
             spec = record.spec
-            model = f"model {spec.variant}" if spec.task == "classification" else ""
+            model = f"model {spec.model}" if spec.model else ""
+            budget = f"at most {spec.budget} of MACs" if spec.budget else ""
             n = f"{spec.samples:,} images" if spec.samples else "random images"
             protocol = f"protocol {spec.protocol} v{spec.protocol_version}"
-            key = (protocol, model, n, spec.precision, spec.device, f"by {spec.site}")
+            key = (protocol, model, budget, n, spec.precision, spec.device, f"by {spec.site}")
             found[tuple(part for part in key if part)].append(record)
     return [Group(" · ".join(key), tuple(track.rank(group))) for key, group in sorted(found.items())]
 
@@ -88,7 +91,7 @@ def name_cell(record: Record) -> Cell:
     """The method with what sets the run apart; a classifier's name stands in the group's heading."""
     spec = record.spec
     title = spec.title
-    return Cell(title.replace(f"/{spec.variant}", "", 1) if spec.task == "classification" else title)
+    return Cell(title.replace(f"/{spec.model}", "", 1) if spec.model else title)
 
 
 def distance(name: str) -> Callable[[Record], Cell]:
@@ -180,6 +183,17 @@ def sampling_cell(record: Record) -> Cell:
 
 NAME = Column("method", "method, variant and what sets the run apart", name_cell, numeric=False)
 
+ACCURACY = (
+    NAME,
+    Column("tokens left", "after the last reduction, class token included", bare("tokens_left", 0)),
+    Column("MMACs", "multiply-accumulates of one image, in millions, by formula", bare("macs", 1, 1e-6)),
+    Column("own", "what the method itself computes beside the model, in millions", bare("macs_method", 1, 1e-6)),
+    Column("top-1 %", "95 % Wilson interval", ranged("top1", 1, 100)),
+    Column("top-5 %", "share with the label among the five best", bare("top5", 1, 100)),
+    Column("difference", "points from the unreduced model, 95 % interval", signed("top1_difference", 1, 100)),
+    Column("p", "McNemar's exact test of that difference", p_value("top1_mcnemar_p")),
+)
+
 TRACKS = (
     Track(
         id="reconstruction",
@@ -227,14 +241,18 @@ TRACKS = (
         about="Top-1 of a classifier with its tokens reduced, and the difference from it unreduced on the same images.",
         value="top1",
         rising=True,
-        columns=(
-            NAME,
-            Column("tokens left", "after the last reduction, class token included", bare("tokens_left", 0)),
-            Column("MMACs", "multiply-accumulates of one image, in millions, by formula", bare("macs", 1, 1e-6)),
-            Column("top-1 %", "95 % Wilson interval", ranged("top1", 1, 100)),
-            Column("difference", "points from the unreduced model, 95 % interval", signed("top1_difference", 1, 100)),
-            Column("p", "McNemar's exact test of that difference", p_value("top1_mcnemar_p")),
-        ),
+        columns=ACCURACY,
+        holds=lambda record: not record.spec.budget,
+    ),
+    Track(
+        id="equal-macs",
+        title="Accuracy at equal cost",
+        about="Each method at the dearest setting that fits one budget of multiply-accumulates, its own included."
+        " Keep rates are no budget: at the same one, methods cost up to 10 % more or less.",
+        value="top1",
+        rising=True,
+        columns=ACCURACY,
+        holds=lambda record: bool(record.spec.budget),
     ),
     Track(
         id="tokenization",

@@ -119,7 +119,8 @@ def classified(values=CLASSIFIED, **changes) -> Record:
     facts = {
         "task": "classification",
         "method": "tome",
-        "variant": "vit-mini",
+        "variant": None,
+        "model": "vit-mini",
         "settings": {"r": 4},
         "measures": ("accuracy", "cost", "throughput"),
         "timing": {"batches": [1, 64]},

@@ -111,7 +111,14 @@ def folder(tmp_path_factory):
     files = tuple(made_imagenet.File(number, made_imagenet.rgb(number, 700, 560)) for number in (1, 500, 999))
     source = made_imagenet.write_hub_flat(root / "photographs", files)
     watcher = create_autospec(prepare.Watcher, instance=True)
-    for crop, side in (("adm", 256), ("bicubic", 256), ("bicubic", 512), ("bicubic-875", 224), ("bicubic-900", 224)):
+    for crop, side in (
+        ("adm", 256),
+        ("bicubic", 256),
+        ("bicubic", 512),
+        ("bicubic", 224),
+        ("bicubic-875", 224),
+        ("bicubic-900", 224),
+    ):
         wanted = prepare.Request(COLLECTIONS["imagenet-val"], source, root, side, crop, allow_subset=True)
         prepare.prepare(wanted, watcher)
     return root

@@ -209,7 +209,7 @@ def test_random_weights_and_no_data_are_in_the_specification(tmp_path):
     context = Context(torch.device("cpu"), tmp_path / "data")
     (item,) = planned(context, {**RANDOM, "precision": "bfloat16"}, protocol="throughput")
     spec = item.spec
-    assert (spec.variant, spec.weights, spec.data, spec.samples) == ("test_vit.random", {}, {}, 0)
+    assert (spec.model, spec.weights, spec.data, spec.samples) == ("test_vit.random", {}, {}, 0)
     assert (spec.protocol, spec.precision, spec.measures) == ("throughput", "bfloat16", ("cost", "throughput"))
     assert spec.timing["batches"] == [1, 8]
     assert not (tmp_path / "data").exists()

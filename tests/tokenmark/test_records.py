@@ -91,7 +91,7 @@ def test_a_resealed_record_of_another_specification():
         parse(json.dumps(raw).encode(), "made")
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b'{"schema_version": 1}'])
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"3", b"null", b"\xff\xfe", b'{"schema_version": 2}'])
 def test_what_is_no_record(data):
     with pytest.raises(RecordError, match="made") as error:
         parse(data, "made")
@@ -105,10 +105,10 @@ def test_truncated(part):
         parse(data[: int(len(data) * part)], "made")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_schema(version):
     raw = {**MADE, "schema_version": version}
-    with pytest.raises(RecordError, match=f"schema {version}, this Tokenmark reads 1"):
+    with pytest.raises(RecordError, match=f"schema {version}, this Tokenmark reads 2"):
         parse(json.dumps(raw).encode(), "made")
 
 

@@ -16,7 +16,9 @@ CHANGED = {
     "task": "generation",
     "method": "webp",
     "variant": None,
+    "model": "vit-mini",
     "settings": {"r": 4},
+    "budget": "60%",
     "tokens": 3,
     "implementation": make.digest("other"),
     "weights": {"mini-features": make.digest("other")},
@@ -93,5 +95,7 @@ def test_frozen_and_strict():
 def test_title():
     assert make.spec().title == "jpeg/q50"
     assert make.spec(variant=None).title == "jpeg"
-    made = make.spec(method="tome", variant="vit-mini", settings={"per_block": [4, 2], "proportional": False}, tokens=8)
+    made = make.spec(
+        method="tome", variant=None, model="vit-mini", settings={"per_block": [4, 2], "proportional": False}, tokens=8
+    )
     assert made.title == "tome/vit-mini per_block=4-2 proportional=False tokens=8"

@@ -17,6 +17,7 @@ VERBS = (
     "weights",
     "run",
     "throughput",
+    "cost",
     "tokenize",
     "fid",
     "parity",

@@ -7,7 +7,9 @@ import pydantic
 from tokenmark.errors import SuiteError
 from tokenmark.files import canonical_json, sha256_text
 
-Crop = Literal["none", "as-given", "adm-256", "bicubic-256", "bicubic-512", "bicubic-875-224", "bicubic-900-224"]
+Crop = Literal[
+    "none", "as-given", "adm-256", "bicubic-256", "bicubic-512", "bicubic-224", "bicubic-875-224", "bicubic-900-224"
+]
 Uint8Rule = Literal["round", "half-up", "truncate", "none"]
 Port = Literal["none", "mini-features", "torch-fidelity", "pytorch-fid"]
 Resize = Literal["none", "tf1", "half-pixel", "antialiased", "pil-bicubic"]
@@ -19,6 +21,7 @@ MEANINGS: dict[str, dict[str, str]] = {
         "adm-256": "halved by box filter while twice too large, bicubic to 256 on the short side, centre crop",
         "bicubic-256": "bicubic with antialiasing to 256 on the short side, centre crop",
         "bicubic-512": "bicubic with antialiasing to 512 on the short side, centre crop",
+        "bicubic-224": "bicubic with antialiasing to 224 on the short side, centre crop",
         "bicubic-875-224": "bicubic with antialiasing to 256 on the short side, centre crop of 224",
         "bicubic-900-224": "bicubic with antialiasing to 248 on the short side, centre crop of 224",
     },

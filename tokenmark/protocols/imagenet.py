@@ -103,4 +103,14 @@ TOP1_CROP900 = TOP1_CROP875.but(
     used_by=("timm",),
 )
 
-IMAGENET = (TITOK_VAL50K, VAL50K_512, LLAMAGEN_VAL_ADM, ADM_TRAIN, TOP1_CROP875, TOP1_CROP900)
+ZERO_SHOT_224 = TOP1_CROP875.but(
+    id="zero-shot-224",
+    title="Zero-shot top-1 on 50,000 validation images of 224 px, as CLIP's and open_clip's evaluation prepares them",
+    data="imagenet-val-224-bicubic",
+    crop="bicubic-224",
+    comparable_with="zero-shot ImageNet top-1 of CLIP and open_clip at 224 px, with OpenAI's names and 80 prompts",
+    used_by=("CLIP", "open_clip"),
+    differs="SigLIP squashes images to squares in its own evaluation; here the centre is cut",
+)
+
+IMAGENET = (TITOK_VAL50K, VAL50K_512, LLAMAGEN_VAL_ADM, ADM_TRAIN, TOP1_CROP875, TOP1_CROP900, ZERO_SHOT_224)

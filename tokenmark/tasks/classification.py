@@ -4,12 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import JsonValue
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tokenmark.contracts import BlockTokens
+from tokenmark.contracts import BlockTokens, ReducedModel
 from tokenmark.measures import energy
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.audit import TOLERANCES
@@ -36,8 +38,10 @@ class ClassificationSession:
         self._spec, self._device = spec, context.device
         self._contenders = Contenders(spec, context.device, context.shelf)
         self._data = inputs_of(spec, self._contenders.backbone.shape, context)
+        paired = self._contenders.base is not None
+        asked = "accuracy" in spec.measures
         self.measures: dict[str, Measure] = (
-            {"accuracy": Accuracy("top1", paired=True)} if "accuracy" in spec.measures else {}
+            {"accuracy": Accuracy("top1", paired=paired), "top5": Accuracy("top5", paired=paired)} if asked else {}
         )
         self.total = spec.samples if self.measures else 0
 
@@ -46,14 +50,16 @@ class ClassificationSession:
         with torch.inference_mode():
             images, labels = self._data.batch(start, stop, self._device)
             scores = finite(self._contenders.method(images), self._spec.title, "class scores")
-            right = (scores.argmax(dim=1) == labels).cpu().numpy()
-            base = (self._contenders.base(images).argmax(dim=1) == labels).cpu().numpy()
-        cast("Accuracy", self.measures["accuracy"]).update(right, base)
+            ranks = [_ranks(scores, labels)]
+            if self._contenders.base is not None:
+                ranks.append(_ranks(self._contenders.base(images), labels))
+        for name, most in (("accuracy", 1), ("top5", 5)):
+            cast("Accuracy", self.measures[name]).update(*(each < most for each in ranks))
 
     def finish(self, say: Callable[[str], None]) -> Outcome:
         """Accuracy, then cost, then speed, as far as they are asked for."""
         outcome = Outcome(computed(self.measures.values()), warnings=self._data.warnings)
-        if self._contenders.backbone.random:
+        if self._spec.model is not None and self._contenders.backbone.random:
             outcome.details["weights"] = f"random, drawn from seed {self._spec.seed}; no accuracy was measured"
         if "cost" in self._spec.measures:
             say("cost")
@@ -63,39 +69,36 @@ class ClassificationSession:
         return outcome
 
     def _cost(self, outcome: Outcome) -> None:
-        reduced, base = self._contenders.reduced, self._contenders.unreduced
-        full = base.cost.macs(base.schedule)
         image = self._data.batch(0, 1, self._device)[0]
+        parameters = sum(parameter.numel() for parameter in self._contenders.network.parameters())
         with sdpa_kernel(SDPBackend.MATH):  # fused kernels are invisible to the counter on some devices
-            counted, counted_base = (
-                counted_macs(self._contenders.eager, image),
-                counted_macs(self._contenders.base, image),
-            )
-        macs, schedule, n = self._macs(outcome)
-        told = {"the unreduced model": (full, counted_base)}
-        if not reduced.adaptive:
-            told["the reduced model"] = (int(macs) + reduced.extra_macs, counted)
-        for what, (formula, count) in told.items():
-            if abs(count - formula) > COUNTER_TOLERANCE * formula:
-                outcome.warnings.append(f"formula gives {formula} MACs for {what}, the counter {count}")
-        parameters = sum(parameter.numel() for parameter in cast("nn.Module", reduced).parameters())
-        numbers = {
-            "macs": macs,
-            "macs_method": reduced.extra_macs,
-            "macs_counted": counted,
-            "macs_ratio": macs / full,
-            "parameters": parameters,
-        }
+            counted = counted_macs(self._contenders.eager, image)
+            base = self._contenders.base
+            counted_base = counted_macs(base, image) if base is not None else counted
+        numbers: dict[str, float] = {"macs_counted": counted, "parameters": parameters}
+        n, reduced = 1, self._contenders.reduced
+        if reduced is None:
+            numbers["macs"] = counted  # a classifier of its own architecture has no formula but the counter
+        else:
+            unreduced = self._contenders.unreduced
+            full = unreduced.cost.macs(unreduced.schedule)
+            macs, schedule, n = self._macs(reduced, outcome)
+            told = {"the unreduced model": (full, counted_base)}
+            if not reduced.adaptive:
+                told["the reduced model"] = (int(macs) + reduced.extra_macs, counted)
+            for what, (formula, count) in told.items():
+                if abs(count - formula) > COUNTER_TOLERANCE * formula:
+                    outcome.warnings.append(f"formula gives {formula} MACs for {what}, the counter {count}")
+            numbers |= {"macs": macs, "macs_method": reduced.extra_macs, "macs_ratio": macs / full}
+            numbers["tokens_left"] = schedule[-1][1]
+            outcome.details["schedule"] = cast("JsonValue", schedule)
         outcome.values += [Value(name=name, value=float(number), n=n) for name, number in numbers.items()]
-        outcome.values.append(Value(name="tokens_left", value=schedule[-1][1], n=n))
-        outcome.details["schedule"] = cast("JsonValue", schedule)
 
-    def _macs(self, outcome: Outcome) -> tuple[float, list[list[float]], int]:
+    def _macs(self, reduced: ReducedModel, outcome: Outcome) -> tuple[float, list[list[float]], int]:
         """MACs of an image, the tokens that enter attention and MLP of every block, and how many images were looked at.
 
         Where images keep different numbers of tokens both are means over images.
         """
-        reduced = self._contenders.reduced
         if not reduced.adaptive:
             counts = [[float(block.attention), float(block.mlp)] for block in reduced.schedule]
             return float(reduced.cost.macs(reduced.schedule)), counts, 1
@@ -131,6 +134,14 @@ class ClassificationSession:
         outcome.details["path"] = _path(self._device, dtype)
 
 
+def _ranks(scores: Tensor, labels: Tensor) -> NDArray[np.int64]:
+    """How many classes each image's own is behind, `(B,)`: those that score more, and equal ones that come first."""
+    own = scores.gather(1, labels[:, None])
+    before = torch.arange(scores.shape[1], device=scores.device) < labels[:, None]
+    ranks: NDArray[np.int64] = ((scores > own) | ((scores == own) & before)).sum(dim=1).cpu().numpy()
+    return ranks
+
+
 def _path(device: torch.device, dtype: torch.dtype) -> JsonValue:
     """What the timed calls ran with; the attention kernels stand with each batch size."""
     return {
@@ -153,8 +164,9 @@ def _values(found: Sweep) -> list[Value]:
         Value(name="best_batch", value=float(timed.batch), n=len(found.points)),
     ]
     bases = {f"speedup_{base}": base for base in (EAGER, FUSED, COMPILED) if base in timed.seconds}
-    fastest = max((base for base in bases.values() if base != EAGER), key=timed.images_per_second)
-    for name, base in {**bases, "speedup_best": fastest}.items():
+    if bases:
+        bases["speedup_best"] = max((base for base in bases.values() if base != EAGER), key=timed.images_per_second)
+    for name, base in bases.items():
         ratio, interval = timed.speedup(METHOD, base)
         values.append(Value(name=name, value=ratio, n=n, interval=interval))
     if METHOD in best.memory:

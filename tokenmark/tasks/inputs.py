@@ -68,8 +68,8 @@ def inputs_of(spec: RunSpec, shape: tuple[int, int, int], context: Context) -> I
     if data.images.shape[1:3] != shape[1:]:
         height, width = data.images.shape[1:3]
         raise DataError(
-            f"{spec.variant} takes images of {shape[1]} x {shape[2]} px, but {protocol.data} has {height} x {width}:"
-            " choose another protocol or model"
+            f"{spec.model or spec.variant} takes images of {shape[1]} x {shape[2]} px, but {protocol.data} has"
+            f" {height} x {width}: choose another protocol or model"
         )
     return data
 

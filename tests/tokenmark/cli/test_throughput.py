@@ -41,7 +41,7 @@ def test_records_say_that_weights_are_random_and_stay(call, folder):
     assert "tome r=4" in out
     (record,) = folder.all()
     assert folder.path(record.spec).parent == folder.records / "throughput" / "tome"
-    assert (record.spec.variant, record.spec.weights, record.spec.data) == ("test_vit.random", {}, {})
+    assert (record.spec.model, record.spec.weights, record.spec.data) == ("test_vit.random", {}, {})
     assert record.details["weights"] == "random, drawn from seed 0; no accuracy was measured"
     assert record.details["path"] == {
         "precision": "bfloat16",
@@ -66,7 +66,7 @@ def test_a_backbone_that_is_not_served_fails_with_the_reason_and_harms_no_other(
     text = " ".join(out.split())
     assert "EfficientNet is not served: reducers run timm's VisionTransformer" in text
     assert "Traceback" not in out
-    assert [record.spec.variant for record in folder.all()] == ["test_vit.random"]
+    assert [record.spec.model for record in folder.all()] == ["test_vit.random"]
 
 
 PAGE = (Path(__file__).parents[3] / "docs" / "throughput.md").read_text(encoding="utf-8")

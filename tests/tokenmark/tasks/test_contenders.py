@@ -16,7 +16,12 @@ IMAGES = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def of(method="tome", **changes):
-    facts = {"task": "classification", "variant": "vit-mini", "settings": {"r": 4} if method == "tome" else {}}
+    facts = {
+        "task": "classification",
+        "variant": None,
+        "model": "vit-mini",
+        "settings": {"r": 4} if method == "tome" else {},
+    }
     return Contenders(make.spec(method=method, **{**facts, **changes}), CPU)
 
 

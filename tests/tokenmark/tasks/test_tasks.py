@@ -102,7 +102,13 @@ def test_reconstruction_by_a_learned_code(context):
     assert outcome.details["codebook_sizes"] == [256]
 
 
-CLASSIFICATION = {"task": "classification", "variant": "vit-mini", "samples": 40, "measures": ("accuracy", "cost")}
+CLASSIFICATION = {
+    "task": "classification",
+    "variant": None,
+    "model": "vit-mini",
+    "samples": 40,
+    "measures": ("accuracy", "cost"),
+}
 
 
 def test_classification_without_reduction_is_the_model_itself(context):
