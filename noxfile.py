@@ -20,8 +20,11 @@ KINDS = {
     "ui": ("locks/ui.in",),
 }
 """Kinds of environment and what is wanted in each; `locks/<kind>.txt` is what is installed."""
-IMAGENET = ("generation", "classification", "throughput")
-"""Suites of `bench-imagenet`, beside those of tokenizers."""
+IMAGENET = (
+    *("reconstruction-256", "token-curve", "imagenet-generation"),
+    *("classification", "zero-shot", "imagenet-throughput"),
+)
+"""Suites of `bench-imagenet`."""
 BENCHMARKS = ("measures", "reading", "engine", "tokenizers")
 """Parts of `bench-measures`."""
 
@@ -48,8 +51,7 @@ def bench_mini(session: nox.Session) -> None:
 def bench_imagenet(session: nox.Session) -> None:
     """Measure on ImageNet: `-- --data PATH [--methods NAMES] [--weights PATH|hub] [--limit N] [--device NAME]`."""
     env = install(session, "bench")
-    suites = ("reconstruction-256", "token-curve", *(f"imagenet-{kind}" for kind in IMAGENET))
-    session.run("tokenmark", "run", *suites, *session.posargs, env=env)
+    session.run("tokenmark", "run", *IMAGENET, *session.posargs, env=env)
 
 
 @nox.session(name="bench-measures")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from recipes import zoo
+from recipes import reduction, zoo
 from tokenmark import tables
 from tokenmark.protocols import PROTOCOLS
 from tokenmark.protocols.base import MEANINGS
@@ -167,6 +167,8 @@ def main(check: bool) -> None:
         "docs/weights.md": weights_page(root),
         "docs/protocols.md": protocols_page(root),
         "docs/tokenizers.md": zoo.page(root),
+        "docs/reducers.md": reduction.reducers_page(root),
+        "docs/backbones.md": reduction.backbones_page(),
     }
     for path, text in ((root / name, text) for name, text in pages.items()):
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -54,16 +54,16 @@ class Size:
 def page(root: Path) -> str:
     """The whole page."""
     methods = [(method, _sizes(method)) for method in _tokenizers()]
-    lines = [HEAD, "", *_table(("method", "year", "idea", "tokens", "bits", "parameters", "weights", "parity"))]
+    lines = [HEAD, "", *table(("method", "year", "idea", "tokens", "bits", "parameters", "weights", "parity"))]
     for method, sizes in methods:
         link = f"[{method.title}]({method.paper.url}) `{method.id}`"
         lines.append(
-            _row((link, str(method.paper.year), method.idea, *_spans(sizes), _licence(sizes), _parity(method, root)))
+            row((link, str(method.paper.year), method.idea, *_spans(sizes), _licence(sizes), _parity(method, root)))
         )
     lines += ["", "## Sizes", ""]
-    lines += _table(("variant", "image", "tokens", "codebook", "bits/px", "parameters", "code", "weights"))
+    lines += table(("variant", "image", "tokens", "codebook", "bits/px", "parameters", "code", "weights"))
     for method, sizes in methods:
-        lines += [_row(_size(method, size)) for size in sizes]
+        lines += [row(_size(method, size)) for size in sizes]
     return "\n".join(lines) + FOOT
 
 
@@ -171,10 +171,12 @@ def _place(variant: Variant) -> str:
     return f"`{variant.release.key}`" if variant.release is not None else ""
 
 
-def _table(heads: tuple[str, ...]) -> Iterator[str]:
-    yield _row(heads)
-    yield _row(("---",) * len(heads))
+def table(heads: tuple[str, ...]) -> Iterator[str]:
+    """The first two lines of a Markdown table."""
+    yield row(heads)
+    yield row(("---",) * len(heads))
 
 
-def _row(cells: tuple[str, ...]) -> str:
+def row(cells: tuple[str, ...]) -> str:
+    """One line of a Markdown table."""
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,12 +1,11 @@
 """Bipartite soft matching (Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, section 3)."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from reference_impls.layers.families.base import Backbone
+from reference_impls.layers.precision import without_autocast
 from reference_impls.layers.reduction import Matching, Reduction, TokenState, merge
 from reference_impls.layers.vit_attention import Attended, wide
 from tokenmark.contracts import BlockTokens
@@ -27,12 +26,8 @@ def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> Matching:
     Without prefix tokens the release leaves the remaining even tokens in falling similarity. So does this: the order
     says which tokens propose in the next block.
     """
-    metric = normalize(metric.detach().to(wide(metric)), dim=-1)
     first_even, first_odd = (prefix + 1) // 2, prefix // 2
-    # Cosines of similar tokens crowd near 1, where bfloat16 ties those within 0.004: rank them in float32.
-    kind = metric.device.type
-    with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
-        similarity = metric[:, ::2][:, first_even:] @ metric[:, 1::2][:, first_odd:].transpose(1, 2)
+    similarity = cosines(metric[:, ::2][:, first_even:], metric[:, 1::2][:, first_odd:])
     batch, evens, odds = similarity.shape
     best, partner = similarity.max(dim=2)
     order = best.argsort(dim=1, descending=True, stable=True)
@@ -46,6 +41,43 @@ def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> Matching:
         merged=2 * (first_even + merged),
         into=prefix + evens - r + partner.gather(1, merged),
     )
+
+
+def cosines(x: Tensor, y: Tensor) -> Tensor:
+    """Cosines between tokens `x` `(B, N, C)` and `y` `(B, M, C)`, `(B, N, M)`, for ranking: without gradient.
+
+    Those of similar tokens crowd near 1, where bfloat16 ties all within 0.004: they are float32 or wider.
+    """
+    x, y = (normalize(each.detach().to(wide(each)), dim=-1) for each in (x, y))
+    with without_autocast(x):
+        return x @ y.transpose(1, 2)
+
+
+def every_kth_matching(metric: Tensor, k: int) -> Matching:
+    """Merge all tokens but every k-th into the k-th one that is the most similar: N // k are left, a rest is dropped.
+
+    The alternative of ToMe's release that divides the tokens by `k` at once (k = 2: all even into odd tokens);
+    similarity is the cosine of `metric` `(B, N, D)`. It protects no prefix tokens. 2 <= k <= N.
+    """
+    count = metric.shape[1] // k
+    groups = torch.arange(count * k, device=metric.device).reshape(count, k).expand(metric.shape[0], -1, -1)
+    return _all_into(metric, groups[..., :-1].flatten(1), groups[..., -1])
+
+
+def random_matching(metric: Tensor, r: int, noise: Tensor) -> Matching:
+    """Merge the `r` tokens of the least `noise` `(B, N)` into the most similar of the others, in rising noise.
+
+    The random choice of ToMe's release, a baseline; similarity is the cosine of `metric` `(B, N, D)`. It protects no
+    prefix tokens. 0 <= r < N.
+    """
+    order = noise.argsort(dim=1, stable=True)
+    return _all_into(metric, order[:, :r], order[:, r:])
+
+
+def _all_into(metric: Tensor, merged: Tensor, kept: Tensor) -> Matching:
+    """Merge every one of `merged` `(B, r)` into the most similar of `kept` `(B, K)`, the first of equal ones."""
+    ends = (metric.gather(1, index[..., None].expand(-1, -1, metric.shape[2])) for index in (merged, kept))
+    return Matching(kept=kept, merged=merged, into=cosines(*ends).argmax(dim=2))
 
 
 def head_mean_keys(keys: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Reduction(nn.Module):
 
     needs_class_token: ClassVar[bool] = False
     """Whether it asks the class token, so that a model without one is refused."""
-    makes_tokens: ClassVar[bool] = False
+    makes_tokens: bool = False
     """Whether it mixes new tokens, which have no place, so that a model whose blocks look at places is refused."""
     adaptive: ClassVar[bool] = False
     """Whether images keep different numbers of tokens; the schedule then promises the most."""
@@ -91,6 +91,11 @@ class Reduction(nn.Module):
         """Whether the whole attention matrix of `block` is wanted, so that it is better written out once."""
         del block
         return False
+
+    def look_at(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the method wants of the images `(B, channels, H, W)` themselves: `carried` of the first state."""
+        del images
+        return ()
 
     def before_block(self, block: int, state: TokenState) -> TokenState:
         """Act on the tokens that enter `block`."""
@@ -145,32 +150,34 @@ def merge(state: TokenState, matching: Matching) -> TokenState:
     x, size, source = state.x, state.size, state.source
     if size is None:
         size = torch.ones(x.shape[:2], dtype=wide(x), device=x.device)
-    weighted = x * size[..., None]
-    merged = _add_rows(_take(weighted, matching.kept), matching.into, _take(weighted, matching.merged))
-    merged_size = size.gather(1, matching.kept).scatter_add(1, matching.into, size.gather(1, matching.merged))
+    staying, going = size.gather(1, matching.kept), size.gather(1, matching.merged)
+    merged_size = staying.scatter_add(1, matching.into, going)
+    kept = _take(x, matching.kept) * (staying / merged_size)[..., None]
+    joining = _take(x, matching.merged) * (going / merged_size.gather(1, matching.into))[..., None]
+    mean = _add_rows(kept, matching.into, joining).to(x.dtype)
     if source is not None:
         places = _order(matching.kept, x.shape[1]).scatter(1, matching.merged, matching.into)
         source = _follow(source, places)
-    mean = (merged / merged_size[..., None]).to(x.dtype)
     return replace(state, x=mean, size=merged_size, source=source, position=_moved(state, matching.kept))
 
 
 def merge_clusters(state: TokenState, goes_to: Tensor, count: int) -> TokenState:
     """Replace the tokens by `count` clusters: the mean of the members of each, weighed by size.
 
-    `goes_to` `(B, N)` int64 is every token's cluster, 0 to `count` - 1, none empty. A cluster has the place of its
-    first member.
+    `goes_to` `(B, N)` int64 is every token's cluster, 0 to `count` - 1. A cluster has the place of its first member;
+    an empty one is zeros, and of size 0.
     """
     x, source, position = state.x, state.source, None
     size = torch.ones(x.shape[:2], dtype=wide(x), device=x.device) if state.size is None else state.size
-    summed = _add_rows(x.new_zeros(x.shape[0], count, x.shape[2], dtype=wide(x)), goes_to, x * size[..., None])
     merged_size = size.new_zeros(x.shape[0], count).scatter_add(1, goes_to, size)
+    share = size / merged_size.gather(1, goes_to)
+    blank = x.new_zeros(x.shape[0], count, x.shape[2], dtype=wide(x))
+    mean = _add_rows(blank, goes_to, x * share[..., None]).to(x.dtype)
     if state.places is not None:
         everyone = torch.arange(x.shape[1], device=x.device).expand_as(goes_to)
         first = torch.full_like(goes_to[:, :count], x.shape[1]).scatter_reduce(1, goes_to, everyone, "amin")
-        position = _moved(state, first)
+        position = _moved(state, first.clamp(max=x.shape[1] - 1))
     source = None if source is None else _follow(source, goes_to)
-    mean = (summed / merged_size[..., None]).to(x.dtype)
     return replace(state, x=mean, size=merged_size, source=source, position=position)
 
 
@@ -199,12 +206,20 @@ def _moved(state: TokenState, index: Tensor) -> Tensor | None:
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[2]))
+    # whole rows of one matrix: an index for every channel costs several times as much
+    flat = x.flatten(0, 1).index_select(0, _rows(index, x.shape[1]))
+    return flat.reshape(*index.shape, x.shape[2])
 
 
 def _add_rows(x: Tensor, into: Tensor, rows: Tensor) -> Tensor:
     """`x` `(B, K, C)` with each of `rows` `(B, r, C)` added at its place in `into` `(B, r)`."""
-    return x.scatter_add(1, into[..., None].expand(-1, -1, x.shape[2]), rows.to(x.dtype))
+    flat = x.flatten(0, 1).index_add(0, _rows(into, x.shape[1]), rows.flatten(0, 1).to(x.dtype))
+    return flat.reshape(x.shape)
+
+
+def _rows(index: Tensor, tokens: int) -> Tensor:
+    """From places within each image `(B, K)` to rows of all images' `tokens` tokens, one after the other."""
+    return (index + tokens * torch.arange(index.shape[0], device=index.device)[:, None]).flatten()
 
 
 def _order(index: Tensor, tokens: int) -> Tensor:

@@ -5,9 +5,18 @@ from typing import ClassVar, Literal
 
 from reference_impls.layers.reduction import Reduction
 from reference_impls.layers.vit_backbone import Backbone
-from tokenmark.contracts import BlockTokens, BudgetError, Knob, Paper
+from tokenmark.contracts import BlockTokens, BudgetError, Knob, Paper, Variant
 
-__all__ = ["HAURUM", "KEEP_RATE", "StagedReduction", "Stages", "stage_schedule", "stage_targets"]
+__all__ = [
+    "HAURUM",
+    "KEEP_RATE",
+    "StagedReduction",
+    "Stages",
+    "check_blocks",
+    "haurum_variants",
+    "stage_schedule",
+    "stage_targets",
+]
 
 HAURUM = Paper(
     title="Which Tokens to Use? Investigating Token Reduction in Vision Transformers",
@@ -36,11 +45,38 @@ class StagedReduction(Reduction):
     def __init__(self, backbone: Backbone, settings: Stages) -> None:
         targets = stage_targets(backbone, settings.keep_rate, settings.blocks)
         super().__init__(backbone, stage_schedule(backbone, targets, self.where))
+        self.tokens = backbone.tokens
+        self.stages = {block: stage for stage, block in enumerate(settings.blocks)}
+
+    def arriving(self, block: int) -> int:
+        """How many tokens arrive at `block`, before anything is done there."""
+        return self.schedule[block - 1].mlp if block else self.tokens
 
     def shrinks_before(self, block: int) -> bool:
-        """Whether fewer tokens enter `block` than left the one before it."""
-        before = self.schedule[block - 1].mlp if block else self.schedule[0].attention
-        return self.schedule[block].attention < before
+        """Whether fewer tokens enter `block` than arrive at it."""
+        return self.schedule[block].attention < self.arriving(block)
+
+
+def haurum_variants() -> dict[str, Variant]:
+    """The models that Haurum et al. fine-tuned with every one of their methods: DeiT at four keep rates."""
+    return {
+        f"deit-{size}-kr{percent}": Variant(
+            config={"model": f"deit_{size}_patch16_224.fb_in1k", "settings": {"keep_rate": percent / 100}},
+            note="the authors keep it on the Hugging Face hub, in joakimbh/TokenReduction",
+        )
+        for size in ("tiny", "small", "base")
+        for percent in (90, 70, 50, 25)
+    }
+
+
+def check_blocks(backbone: Backbone, blocks: tuple[int, ...]) -> None:
+    """Refuse blocks in which a method cannot act.
+
+    Raises:
+        BudgetError: there is none, the model does not have one of them, or they do not rise.
+    """
+    if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= backbone.depth:
+        raise BudgetError(f"blocks {blocks} must rise within 0 to {backbone.depth - 1}, this model's blocks")
 
 
 def stage_targets(backbone: Backbone, keep_rate: float | tuple[float, ...], blocks: tuple[int, ...]) -> dict[int, int]:
@@ -53,8 +89,7 @@ def stage_targets(backbone: Backbone, keep_rate: float | tuple[float, ...], bloc
         BudgetError: a rate outside (0, 1], more patches than the stage before keeps, no patch at all, blocks that the
             model does not have, that do not rise, or that are not as many as the rates.
     """
-    if not blocks or list(blocks) != sorted(set(blocks)) or blocks[0] < 0 or blocks[-1] >= backbone.depth:
-        raise BudgetError(f"blocks {blocks} must rise within 0 to {backbone.depth - 1}, this model's blocks")
+    check_blocks(backbone, blocks)
     rates = (
         keep_rate if isinstance(keep_rate, tuple) else tuple(keep_rate**stage for stage in range(1, len(blocks) + 1))
     )

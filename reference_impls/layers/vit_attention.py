@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, pad, scaled_dot_product_attention
 from reference_impls.layers.families.base import AttentionView
 from reference_impls.layers.vit_backbone import AttentionKind
 
-__all__ = ["Attended", "Looks", "attend", "wide"]
+__all__ = ["Attended", "Looks", "attend", "attention_logits", "mix", "project", "wide"]
 
 
 @dataclass(frozen=True)
@@ -76,37 +76,69 @@ def wide(x: Tensor) -> torch.dtype:
 
 def attend(attention: AttentionView, x: Tensor, looks: Looks, kind: AttentionKind) -> tuple[Tensor, Attended]:
     """Run a block's self-attention on its normed tokens `x` `(B, N, C)`: the output `(B, N, C)`, and what it saw."""
+    q, k, v = project(attention, x, looks)
+    mixed, rows = mix(attention, (q, k, v), looks.size, looks.bias, kind)
+    return attention.join(mixed, x), Attended(q, k, v, attention.scale, looks.size, rows, looks.bias)
+
+
+def mix(
+    attention: AttentionView,
+    parts: tuple[Tensor, Tensor, Tensor],
+    size: Tensor | None,
+    bias: Tensor | None,
+    kind: AttentionKind,
+) -> tuple[Tensor, Tensor | None]:
+    """The values mixed by attention, `(B, heads, N, D)`, of queries, keys and values; and its rows where written out.
+
+    For methods that change what enters the dot product, or who sees whom.
+    """
+    q, k, v = parts
+    scale, drop = attention.scale, attention.dropout
+    if kind == "eager":
+        rows = _softmax_rows(q, k, scale, size, bias)
+        return dropout(rows.to(v.dtype), drop, drop > 0.0) @ v, rows
+    # A bias has to be written out anyway, and takes the sizes along; a processor's kernel takes a mask without loss.
+    if bias is not None or (size is not None and q.device.type == "cpu"):
+        mask = _mask(size, bias).to(q.dtype)
+        return scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, scale=scale), None
+    if size is not None:
+        wider = with_size_channels(q, k, v, size, scale)
+        return scaled_dot_product_attention(*wider, dropout_p=drop, scale=scale)[..., : v.shape[-1]], None
+    return scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=scale), None
+
+
+def _mask(size: Tensor | None, bias: Tensor | None) -> Tensor:
+    """What is added to the logits, of which one may be missing."""
+    logs = 0.0 if size is None else size.log()[:, None, None, :]
+    found: Tensor = logs + (0.0 if bias is None else bias)  # type: ignore[assignment]
+    return found
+
+
+def project(attention: AttentionView, x: Tensor, looks: Looks) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of normed tokens `x` as they enter the dot product, each `(B, heads, N, D)`."""
     q, k, v = attention.split(x)
     if looks.rotary is not None:
         q, k = (apply_rot_embed_cat(each, looks.rotary, half=looks.rotate_half).to(v.dtype) for each in (q, k))
-    scale, drop, size, bias = attention.scale, attention.dropout, looks.size, looks.bias
-    rows = None
-    if kind == "eager":
-        rows = _softmax_rows(q, k, scale, size, bias)
-        mixed = dropout(rows.to(v.dtype), drop, drop > 0.0) @ v
-    elif bias is not None:  # a mask has to be written out anyway, and takes the sizes along
-        mask = bias if size is None else bias + size.log()[:, None, None, :]
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), dropout_p=drop, scale=scale)
-    elif size is not None:
-        wider = _with_size_channels(q, k, v, size, scale)
-        mixed = scaled_dot_product_attention(*wider, dropout_p=drop, scale=scale)[..., : v.shape[-1]]
-    else:
-        mixed = scaled_dot_product_attention(q, k, v, dropout_p=drop, scale=scale)
-    return attention.join(mixed, x), Attended(q, k, v, scale, size, rows, bias)
+    return q, k, v
 
 
-def _softmax_rows(
-    q: Tensor, k: Tensor, scale: float, size: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
-) -> Tensor:
+def attention_logits(q: Tensor, k: Tensor, scale: float, size: Tensor | None, bias: Tensor | None) -> Tensor:
+    """What enters the softmax, `(B, heads, queries, keys)`; for methods with a softmax of their own."""
     logits = (q * scale) @ k.transpose(-2, -1)
     if bias is not None:
         logits = logits + bias
     if size is not None:
         logits = logits + size.log()[:, None, None, :]
-    return logits.softmax(dim=-1, dtype=dtype)
+    return logits
 
 
-def _with_size_channels(q: Tensor, k: Tensor, v: Tensor, size: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def _softmax_rows(
+    q: Tensor, k: Tensor, scale: float, size: Tensor | None, bias: Tensor | None, dtype: torch.dtype | None = None
+) -> Tensor:
+    return attention_logits(q, k, scale, size, bias).softmax(dim=-1, dtype=dtype)
+
+
+def with_size_channels(q: Tensor, k: Tensor, v: Tensor, size: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Carry log(size) in two more key channels, so that proportional attention needs no mask.
 
     A float mask would shut out the flash kernel. The query's side of both channels is a power of two, exact in any

@@ -4,7 +4,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
-from reference_impls.layers.families import timm_beit, timm_eva, timm_vit
+from reference_impls.layers.families import lv_vit, swag, timm_beit, timm_eva, timm_vit
 from reference_impls.layers.families.base import Backbone
 from tokenmark.contracts import MethodError, UnsupportedBackboneError
 
@@ -14,8 +14,8 @@ AttentionKind = Literal["fused", "eager"]
 """`fused`: `torch.nn.functional.scaled_dot_product_attention`; `eager`: the attention matrix is written out."""
 
 SERVED = (
-    "timm's VisionTransformer (DeiT, DeiT-III, DINOv2, SigLIP, MAE), Eva (EVA-02, DINOv3) and Beit, and open_clip's"
-    " image towers"
+    "timm's VisionTransformer (DeiT, DeiT-III, DINOv2, SigLIP, MAE), Eva (EVA-02, DINOv3) and Beit, open_clip's"
+    " image towers, and the LV-ViT and SWAG of this package"
 )
 
 
@@ -48,4 +48,4 @@ def _kinds(model: nn.Module) -> dict[type[nn.Module], Any]:
         from reference_impls.layers.families import open_clip_vit  # noqa: PLC0415  open_clip takes seconds to import
 
         return dict(open_clip_vit.KINDS)
-    return {**timm_vit.KINDS, **timm_eva.KINDS, **timm_beit.KINDS}
+    return {**timm_vit.KINDS, **timm_eva.KINDS, **timm_beit.KINDS, **lv_vit.KINDS, **swag.KINDS}

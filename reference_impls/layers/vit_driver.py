@@ -123,7 +123,7 @@ class ReducedViT(nn.Module):
                 "resize them, or set the model's input size before it is reduced"
             )
         x, places = self.backbone.embed(images)
-        return TokenState(x, places=places)
+        return TokenState(x, places=places, carried=self.reduction.look_at(images))
 
     def _run_block(self, index: int, state: TokenState) -> TokenState:
         """One pre-norm block: attention and its residual, MLP and its residual, and the method's places between."""
@@ -164,13 +164,13 @@ def reducer(
         backbone = inspect_backbone(model, attention)
         if getattr(reduction, "needs_class_token", False) and not backbone.has_class_token:
             raise UnsupportedBackboneError(f"{id} asks the class token's attention: this model has no class token")
-        if getattr(reduction, "makes_tokens", False) and backbone.placed:
+        sample = next(model.parameters())
+        built = reduction(backbone, settings).to(sample.device, sample.dtype)
+        if built.makes_tokens and backbone.placed:
             raise UnsupportedBackboneError(
                 f"{id} mixes new tokens, and new tokens have no place: this model's blocks look at places (rotary or"
                 " relative positions)"
             )
-        sample = next(model.parameters())
-        built = reduction(backbone, settings).to(sample.device, sample.dtype)
         return ReducedViT(backbone, built.train(model.training), attention)
 
     return ReducerMethod(

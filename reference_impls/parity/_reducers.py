@@ -16,7 +16,18 @@ from reference_impls.layers.vit_driver import ReducedViT
 from reference_impls.parity._taps import tapped
 from tokenmark.contracts import ParityCase, ReducerMethod
 
-__all__ = ["entering", "inverse_map", "keep_rate_of", "outputs", "reduced", "stages_of", "step_map", "vit"]
+__all__ = [
+    "entering",
+    "inverse_map",
+    "keep_rate_of",
+    "leaving",
+    "mae",
+    "outputs",
+    "reduced",
+    "stages_of",
+    "step_map",
+    "vit",
+]
 
 SIZES = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "num_classes")
 
@@ -34,9 +45,19 @@ def vit(config: Mapping[str, Any]) -> nn.Module:
     )
 
 
-def reduced(method: ReducerMethod, config: Mapping[str, Any], settings: Any) -> ReducedViT:
-    """The reduced model of a vector's configuration."""
-    return cast("ReducedViT", method.build(vit(config), settings))
+def mae(config: Mapping[str, Any]) -> nn.Module:
+    """The MAE classifier of a vector's configuration: by its sizes, or by MAE's own name; it pools the mean."""
+    if "embed_dim" not in config:
+        pool = "avg" if config["global_pool"] else "token"
+        return timm.create_model(f"{config['name']}_224", num_classes=1000, global_pool=pool)
+    return vit({"global_pool": True, **config})
+
+
+def reduced(
+    method: ReducerMethod, config: Mapping[str, Any], settings: Any, model: nn.Module | None = None
+) -> ReducedViT:
+    """The reduced model of a vector's configuration, or `model` reduced."""
+    return cast("ReducedViT", method.build(vit(config) if model is None else model, settings))
 
 
 def keep_rate_of(config: Mapping[str, Any]) -> float | tuple[float, ...]:
@@ -63,7 +84,8 @@ def outputs(module: ReducedViT, case: ParityCase) -> dict[str, Tensor]:
     are the tokens that enter block i, after what the method did before it.
     """
     model: Any = module.model
-    pooled = {"pooled": model.fc_norm} if model.global_pool == "avg" else {"normed": model.norm}
+    average = getattr(model, "global_pool", "token") == "avg"  # LV-ViT has no such thing
+    pooled = {"pooled": model.fc_norm} if average else {"normed": model.norm}
     with tapped(pooled) as seen, entering(module.reduction) as found:
         trace = module.trace(case.inputs["image"])
     found |= {f"block{i}": x for i, x in enumerate(trace.tokens)}
@@ -84,7 +106,7 @@ def outputs(module: ReducedViT, case: ParityCase) -> dict[str, Tensor]:
         count = tokens.shape[1]
     if "pooled" in seen:
         return found | {"features": seen["pooled"]}
-    names = ("features_cls", "features_dist") if model.num_prefix_tokens == 2 else ("features",)
+    names = ("features_cls", "features_dist") if module.backbone.prefix == 2 else ("features",)
     return found | {name: seen["normed"][:, i] for i, name in enumerate(names)}
 
 
@@ -104,6 +126,23 @@ def entering(reduction: Reduction) -> Iterator[dict[str, Tensor]]:
         yield seen
     finally:
         del reduction.before_block
+
+
+@contextmanager
+def leaving(reduction: Reduction) -> Iterator[dict[str, Tensor]]:
+    """The tokens that leave each block before the method acts on them, as `block{i}`; filled in by a pass."""
+    seen: dict[str, Tensor] = {}
+    after = reduction.after_block
+
+    def recorded(block: int, state: TokenState) -> TokenState:
+        seen[f"block{block}"] = state.x
+        return after(block, state)
+
+    reduction.after_block = recorded  # type: ignore[method-assign]
+    try:
+        yield seen
+    finally:
+        del reduction.after_block
 
 
 def _counts(source: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from reference_impls.layers.clustering import nearest, nearest_medoid, pairwise_distances
 from reference_impls.layers.reduction import TokenState, select, with_prefix
 from reference_impls.layers.stages import KEEP_RATE, StagedReduction, Stages
-from reference_impls.layers.vit_attention import Attended, wide
+from reference_impls.layers.vit_attention import Attended
 from reference_impls.layers.vit_backbone import Backbone
 from reference_impls.layers.vit_driver import reducer
 from tokenmark.contracts import BudgetError, Paper
@@ -68,32 +69,15 @@ def weighted_k_medoids(points: Tensor, weights: Tensor, k: int, iterations: int)
     ALL points is least. So does the release; textbook K-medoids sums over the cluster's members.
     """
     medoids = weights.detach().argsort(dim=1, descending=True, stable=True)[:, :k]
-    distances = _distances(points)
+    distances = pairwise_distances(points)
     cost = (weights.detach() * distances.sum(dim=2))[:, None]
     clusters = torch.arange(k, device=points.device)[None, :, None]
     for _ in range(iterations):
-        member = _nearest(distances, medoids)[:, None] == clusters
+        member = nearest(distances, medoids)[:, None] == clusters
         best = torch.where(member, cost, torch.inf).argmin(dim=2)
         # Of two equal points the later one's cluster can be empty: it keeps its medoid.
         medoids = torch.where(member.any(dim=2), best, medoids)
     return medoids
-
-
-def nearest_medoid(points: Tensor, medoids: Tensor) -> Tensor:
-    """For each of `points` `(B, N, C)` the cluster `(B, N)` whose medoid (`(B, k)` indices) is nearest."""
-    return _nearest(_distances(points), medoids)
-
-
-def _distances(points: Tensor) -> Tensor:
-    points = points.detach().to(wide(points))
-    distances = torch.cdist(points, points)
-    # The matrix-product form leaves rounding noise on the diagonal, and a medoid must be a member of its own cluster.
-    return distances.masked_fill(torch.eye(points.shape[1], dtype=torch.bool, device=points.device), 0.0)
-
-
-def _nearest(distances: Tensor, medoids: Tensor) -> Tensor:
-    columns = medoids[:, None, :].expand(-1, distances.shape[1], -1)
-    return distances.gather(2, columns).argmin(dim=2)
 
 
 METHOD = reducer(

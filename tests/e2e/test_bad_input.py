@@ -140,7 +140,7 @@ def missing_picture(path: Path) -> None:
         (missing_picture, "is missing or altered: restore it"),
         (lambda path: path.write_text("[]"), "has schema None"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is not whole JSON"),
-        (lambda path: path.write_text('{"schema_version": 1}'), "is not a record"),
+        (lambda path: path.write_text('{"schema_version": 2}'), "is not a record"),
     ],
     ids=["truncated", "edited", "picture", "list", "bytes", "empty"],
 )

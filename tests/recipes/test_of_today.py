@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes import docs, movement, zoo
+from recipes import docs, movement, reduction, zoo
 from tokenmark import backbones, build, plan, suites
 from tokenmark.data import catalog
 from tokenmark.store import Results
@@ -27,6 +27,14 @@ def test_weights_page():
 
 def test_tokenizers_page():
     assert (ROOT / "docs/tokenizers.md").read_text() == zoo.page(ROOT), "run `nox -s docs`"
+
+
+def test_reducers_page():
+    assert (ROOT / "docs/reducers.md").read_text() == reduction.reducers_page(ROOT), "run `nox -s docs`"
+
+
+def test_backbones_page():
+    assert (ROOT / "docs/backbones.md").read_text() == reduction.backbones_page(), "run `nox -s docs`"
 
 
 def test_protocols_page():

@@ -1,6 +1,6 @@
 """The driver runs every backbone that it serves as timm does, and refuses every other with its reason."""
 
-import copy
+from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -10,9 +10,10 @@ from timm.layers import DiffAttention
 from timm.models.eva import Eva
 from timm.models.vision_transformer import ParallelScalingBlock, ResPostBlock, VisionTransformer
 from torch import nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from reference_impls.layers.families.timm_vit import TimmAttention
-from reference_impls.layers.vit_attention import Looks, attend
+from reference_impls.layers.vit_attention import Looks, attend, mix, with_size_channels
 from reference_impls.reducers import none, tome
 from tests.reference_impls import vits
 from tokenmark.contracts import MethodError, NoSettings, UnsupportedBackboneError
@@ -70,22 +71,23 @@ def test_mode_follows_the_model():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("width", [24, 64])
-def test_size_channels_equal_the_masked_form(dtype, width):
-    """Proportional attention in extra key channels, against softmax(logits + log size) in float64."""
-    torch.manual_seed(0)
-    module = VisionTransformer(**TINY | {"embed_dim": 2 * width}).blocks[0].attn.eval()
-    x = torch.randn(2, 17, 2 * width).to(dtype)
-    size = torch.randint(1, 90, (2, 17)).float()
-    with torch.no_grad():
-        exact = TimmAttention(copy.deepcopy(module).to(dtype).double())
-        expected = attend(exact, x.double(), Looks(size.double()), "eager")[0]
-        view, same = TimmAttention(module.to(dtype)), size.double() if dtype == torch.float64 else size
-        got = attend(view, x, Looks(same), "fused")[0]
-        plain = attend(view, x, Looks(), "fused")[0]
-    error = (got.double() - expected).abs().max()
-    assert error < {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
-    assert (plain.double() - expected).abs().max() > 2 * error
+@pytest.mark.parametrize("width", [12, 32])
+def test_sizes_in_fused_attention_equal_the_written_out_form(dtype, width):
+    """As extra key channels, which GPUs take, and as `attend` does it here, against softmax(logits + log size)."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 17, width, generator=generator, dtype=torch.float64).to(dtype) for _ in range(3))
+    size = torch.randint(1, 90, (2, 17), generator=generator).to(torch.promote_types(dtype, torch.float32))
+    scale = width**-0.5
+    logits = q.double() @ k.double().transpose(2, 3) * scale
+    plain, expected = (
+        (logits + bias).softmax(dim=3) @ v.double() for bias in (0.0, size.double().log()[:, None, None])
+    )
+    channels = scaled_dot_product_attention(*with_size_channels(q, k, v, size, scale), scale=scale)[..., :width]
+    here = mix(SimpleNamespace(scale=scale, dropout=0.0), (q, k, v), size, None, "fused")[0]
+    for got in (channels, here):
+        error = (got.double() - expected).abs().max()
+        assert error < {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}[dtype]
+        assert (plain - expected).abs().max() > 2 * error
 
 
 @pytest.mark.parametrize("size", [None, torch.arange(1.0, 19.0, dtype=torch.float64).reshape(2, 9)])

@@ -61,7 +61,7 @@ def command(
     Examples:
       tokenmark run mini
       tokenmark run reconstruction-256 --data /data/imagenet --methods titok,one-d-piece
-      tokenmark run imagenet-classification --data /data/imagenet --limit 1000
+      tokenmark run classification --data /data/imagenet --limit 1000
 
     What lacks data or weights is left out, with a line that says how to get them. Ends with status 0 if everything
     else is measured, 2 if something failed or nothing could be measured.

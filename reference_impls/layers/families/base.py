@@ -140,6 +140,14 @@ class Backbone(ABC):
         return VitCost(embed, tuple(block.cost for block in self.blocks), head, per_token)
 
     @property
+    def outputs(self) -> int:
+        """How many logits or features the head gives; for methods with classifiers of their own."""
+        sample = next(self.model.parameters())
+        with torch.no_grad():
+            tokens = torch.zeros(1, self.tokens, self.width, device=sample.device, dtype=sample.dtype)
+            return self.head(tokens, None).shape[1]
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.model.parameters()).device

@@ -43,9 +43,8 @@ class EvaSelfAttention(AttentionView):
         if module.qkv is not None:
             q, k, v = heads_of(biased_qkv(module, x), module.num_heads)
         else:
-            batch, tokens, _ = x.shape
             q, k, v = (
-                projection(x).reshape(batch, tokens, -1, module.head_dim).transpose(1, 2)
+                projection(x).unflatten(2, (-1, module.head_dim)).transpose(1, 2)
                 for projection in (module.q_proj, module.k_proj, module.v_proj)
             )
         q, k = module.q_norm(q).to(v.dtype), module.k_norm(k).to(v.dtype)

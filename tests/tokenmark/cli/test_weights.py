@@ -125,7 +125,7 @@ def test_a_suite_stands_for_all_that_its_jobs_read():
     names = catalogue.expanded(["imagenet-generation", "titok/l32", "imagenet-throughput", "mini"], folder)
     sizes = ("l32", "b64", "s128")
     assert names == ["inception", *(f"{part}/{size}" for size in sizes for part in ("titok-maskgit", "titok"))]
-    names = catalogue.expanded(["reconstruction-256", "imagenet-classification"], folder)
+    names = catalogue.expanded(["reconstruction-256", "classification"], folder)
     assert {"inception", "lpips-alex", "titok/bl64-vae", "one-d-piece/l256", "maskgit-vq/imagenet-f16-256"} <= set(
         names
     )
