@@ -31,7 +31,8 @@ out, which is the column *vs eager*. Weights and images are random: the work is 
 PIECES = """
 The pieces alone, of one block of DeiT-S (197 tokens, 384 channels, 6 heads; 13 are merged). *Merging* is one gather and
 one addition of rows, beside gathers and a scatter for every channel. *Attention with sizes* carries the logarithm of a
-token's size in extra key channels, beside a float mask, which a flash kernel does not take.
+token's size in extra key channels, beside a float mask, which a GPU's flash kernel does not take; a processor's does,
+and there the reducers use the mask. Where a round's interval is wide, a model was compiled within it.
 """
 HEADS, WIDTH, TOKENS, MERGED = 6, 64, 197, 13
 

@@ -20,6 +20,8 @@ from tokenmark.tracks import significant
 
 SITE = "tokenmark"
 """The site of the records that come with the repository; whoever measures in a clone has another."""
+MOST = 20
+"""Rows of a table in README.md."""
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 CARDS = ("reference_impls/weights", "tokenmark/weights")
 WEIGHTS_HEAD = """# Weights
@@ -70,7 +72,7 @@ def readme(root: Path) -> str:
     _, tail = rest.split(END)
     out = io.StringIO()
     records = [record for record in Results(root / "results").all() if record.spec.site == SITE]
-    tables.print_tracks(records, Console(file=out, width=WIDTH, highlight=False))
+    tables.print_tracks(records, Console(file=out, width=WIDTH, highlight=False), most=MOST)
     shown = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
     return f"{head}{BEGIN}\n```text\n{shown}\n```\n{END}{tail}"
 

@@ -152,10 +152,10 @@ FAMILIES = {
     "SigLIP": ("vit_base_patch16_siglip_224", "siglip"),
     "open_clip CLIP": ("clip:ViT-B-16", "open-clip"),
     "open_clip SigLIP": ("clip:ViT-B-16-SigLIP", "clip-timm"),
-    "SWAG": ("vit_b16_in1k", "swag"),
-    "LV-ViT": ("lvvit-s", "lv-vit"),
+    "SWAG": ("", "swag"),
+    "LV-ViT": ("", "lv-vit"),
 }
-"""By the name that people know: an example of ordinary size, and the small model here."""
+"""By the name that people know: an example that the command line knows by name, and the small model here."""
 
 
 def reduced(method: ReducerMethod, model: nn.Module, attention: str = "fused", **changes: Any) -> ReducedModel:

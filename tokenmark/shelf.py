@@ -20,7 +20,7 @@ from tokenmark.pins import Pin
 from tokenmark.weights import Published, Weights
 
 FOLDER_VARIABLE = "TOKENMARK_WEIGHTS"
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pth.tar")
 """Of checkpoints that lie here by hand."""
 
 

@@ -9,6 +9,8 @@ from tokenmark.files import canonical_json, sha256_text
 
 TaskName = Literal["reconstruction", "generation", "classification", "tokenization"]
 Precision = Literal["float32", "bfloat16"]
+LONG = 6
+"""Numbers of a setting that are told in a title."""
 Sha256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -81,4 +83,8 @@ class RunSpec(pydantic.BaseModel):
 
 
 def _brief(value: JsonValue) -> str:
-    return "-".join(_brief(item) for item in value) if isinstance(value, list) else str(value)
+    """A setting's value, of a long list its ends."""
+    if not isinstance(value, list):
+        return str(value)
+    shown = [_brief(item) for item in value]
+    return "-".join(shown if len(shown) <= LONG else [*shown[:2], "...", shown[-1]])

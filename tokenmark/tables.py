@@ -13,13 +13,16 @@ from tokenmark.terminal import console
 from tokenmark.tracks import TRACKS, Group, Track, groups
 
 
-def print_tracks(records: Sequence[Record], to: Console | None = None) -> None:
-    """One table per track and group, each ranked."""
+def print_tracks(records: Sequence[Record], to: Console | None = None, most: int | None = None) -> None:
+    """One table per track and group, each ranked, of at most so many rows."""
     out = to or console()
     for track in TRACKS:
         for group in groups(track, records):
+            shown = Group(group.heading, group.records[:most])
             out.print(f"[bold]{track.title}[/] — {escape(group.heading)}")
-            out.print(track_table(track, group))
+            out.print(track_table(track, shown))
+            if left := len(group.records) - len(shown.records):
+                out.print(f"[dim]{left} more rows: tokenmark show[/]\n")
         if groups(track, records):
             out.print(f"[dim]{escape(track.about)}[/]\n")
 

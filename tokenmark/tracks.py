@@ -185,11 +185,10 @@ NAME = Column("method", "method, variant and what sets the run apart", name_cell
 
 ACCURACY = (
     NAME,
-    Column("tokens left", "after the last reduction, class token included", bare("tokens_left", 0)),
+    Column("left", "tokens after the last reduction, class token included", bare("tokens_left", 0)),
     Column("MMACs", "multiply-accumulates of one image, in millions, by formula", bare("macs", 1, 1e-6)),
-    Column("own", "what the method itself computes beside the model, in millions", bare("macs_method", 1, 1e-6)),
     Column("top-1 %", "95 % Wilson interval", ranged("top1", 1, 100)),
-    Column("top-5 %", "share with the label among the five best", bare("top5", 1, 100)),
+    Column("top-5", "share with the label among the five best, in percent", bare("top5", 1, 100)),
     Column("difference", "points from the unreduced model, 95 % interval", signed("top1_difference", 1, 100)),
     Column("p", "McNemar's exact test of that difference", p_value("top1_mcnemar_p")),
 )

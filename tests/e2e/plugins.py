@@ -8,22 +8,28 @@ import math
 import torch
 from torch import nn
 
-from tokenmark.contracts import BlockTokens, Paper, ReducerMethod
+from tokenmark.contracts import BlockCost, BlockTokens, Paper, ReducerMethod, VitCost
 
 
 class Reduced(nn.Module):
     schedule = (BlockTokens(65, 65),) * 12
+    cost = VitCost(embed=3072 * 48, blocks=(BlockCost(4 * 48**2, 2 * 48, 8 * 48**2),) * 12, head=480)
+    extra_macs = 0
+    adaptive = False
 
     def __init__(self, model):
         super().__init__()
         self.model = model
+
+    def counts(self, images):
+        raise NotImplementedError
 
     def forward(self, images):
         {forward}
         return self.model(images)
 
 
-def build(model, settings):
+def build(model, settings, *, attention="fused"):
     {build}
     return Reduced(model)
 

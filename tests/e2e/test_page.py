@@ -151,9 +151,10 @@ SHOWN = {
         "entropy": "codebook_entropy",
     },
     "Accuracy": {
-        "tokens left": "tokens_left",
+        "left": "tokens_left",
         "MMACs": "macs",
         "top-1 %": "top1",
+        "top-5": "top5",
         "difference": "top1_difference",
         "p": "top1_mcnemar_p",
     },
@@ -186,7 +187,7 @@ def test_page_table_and_mlflow_say_what_the_records_say(open_page, finished: Pla
                 assert float(number) == values[name] == metrics[run][name]
                 seen += 1
             assert " ".join(" ".join(cell.inner_text() for cell in cells).split()) in printed
-    assert seen == 5 + 7 + 5 + 5
+    assert seen == 5 + 7 + 6 + 6
     for run, record in records.items():
         details = page.locator(f"details#run-{run}")
         shown = {

@@ -105,11 +105,10 @@ def test_accuracy_and_throughput_cells():
     found = {title: cell.text for title, cell in cells("accuracy", make.classified()).items()}
     assert found == {
         "method": "tome r=4",
-        "tokens left": "23",
+        "left": "23",
         "MMACs": "12.3",
-        "own": "",
         "top-1 %": "97.2 [95.3, 98.3]",
-        "top-5 %": "",
+        "top-5": "",
         "difference": "-1.2 [-2.3, -0.1]",
         "p": "0.070",
     }

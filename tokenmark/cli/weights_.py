@@ -81,19 +81,19 @@ def list_(as_json: bool, weights_folder: Path, suites_folder: Path) -> None:
 def show(method: str, weights_folder: Path) -> None:
     """Say where the weights of METHOD's variants are: file, licence, revision and hash as far as they are known."""
     from tokenmark import registry  # noqa: PLC0415  the engine takes seconds to import
-    from tokenmark.contracts import GeneratorMethod, TokenizerMethod  # noqa: PLC0415
     from tokenmark.errors import UnknownNameError  # noqa: PLC0415
     from tokenmark.shelf import Shelf  # noqa: PLC0415
 
     if method not in registry.locations():
         raise UnknownNameError("verb or method", method, [*command.commands, *registry.locations()])
     found = registry.get(method)
-    if not isinstance(found, TokenizerMethod | GeneratorMethod):
+    variants = getattr(found, "variants", {})
+    if not variants:
         click.echo(f"{method} has no weights: it is applied to a classifier, whose weights have names of their own")
         return
     shelf = Shelf(weights_folder)
     click.echo(f"{found.title}: {found.paper.citation}")
-    for name, variant in found.variants.items():
+    for name, variant in variants.items():
         click.echo(f"\n{method}/{name}")
         for key, text in _facts(variant, shelf, registry.locations()[method].package).items():
             click.echo(f"  {key:9} {text}")
@@ -102,6 +102,8 @@ def show(method: str, weights_folder: Path) -> None:
 def _facts(variant: "Variant", shelf: "Shelf", package: str) -> dict[str, str]:
     """What is known of a variant's weights, by line."""
     note = {"note": variant.note} if variant.note else {}
+    if "model" in variant.config:
+        note["reduces"] = f"{variant.config['model']}, settings {dict(variant.config.get('settings', {}))}"
     if variant.weights is not None:
         return {"file": f"{package}/weights/{variant.weights}.safetensors, in the repository", **note}
     release = variant.release

@@ -50,8 +50,8 @@ def test_a_method_that_remembers_its_answer_is_found(monkeypatch):
     """Its own module cannot serve as its reference: the audit builds another."""
     reduced = build.reduced
 
-    def remembering(*arguments):
-        model = reduced(*arguments)
+    def remembering(*arguments, **named):
+        model = reduced(*arguments, **named)
         forward, kept = model.forward, []
         model.forward = lambda images: kept[0] if kept else kept.append(forward(images)) or kept[0]
         return model
