@@ -134,7 +134,8 @@ def _parity(name: str, root: Path) -> str:
 def backbones_page() -> str:
     """The whole of docs/backbones.md."""
     lines = [BACKBONES.rstrip(), "", *table(("family", "for example", "float64", "float32"))]
-    lines += [row((title, f"`{example}`" if example else "a module of ours", *_identity(key))) for title, (example, key) in small_vits.FAMILIES.items()]
+    for title, (example, key) in small_vits.FAMILIES.items():
+        lines.append(row((title, f"`{example}`" if example else "a module of ours", *_identity(key))))
     reasons: dict[str, int] = {}
     lines += ["", MATRIX.strip(), "", *table(("method", *small_vits.FAMILIES))]
     for method in _methods(ReducerMethod):

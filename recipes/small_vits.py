@@ -27,7 +27,7 @@ def clip_tower(**changes: Any) -> nn.Module:
 
 def clip_timm() -> nn.Module:
     """open_clip's tower around a timm model, as SigLIP's."""
-    tower = TimmModel("vit_tiny_patch16_224", embed_dim=5, pool="avg", proj="linear", pretrained=False)
+    tower = TimmModel("test_vit", embed_dim=5, pool="avg", proj="linear", pretrained=False)
     tower.trunk = create_model("vit_base_patch16_siglip_224", img_size=64, **{**SMALL, "num_classes": 0})
     tower.head = nn.Sequential(nn.Linear(SMALL["embed_dim"], 5, bias=False))
     return tower

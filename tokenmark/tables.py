@@ -22,7 +22,7 @@ def print_tracks(records: Sequence[Record], to: Console | None = None, most: int
             out.print(f"[bold]{track.title}[/] — {escape(group.heading)}")
             out.print(track_table(track, shown))
             if left := len(group.records) - len(shown.records):
-                out.print(f"[dim]{left} more rows: tokenmark show[/]\n")
+                out.print(f"[dim]{left} more: tokenmark show[/]\n")
         if groups(track, records):
             out.print(f"[dim]{escape(track.about)}[/]\n")
 

@@ -28,7 +28,7 @@ def wrong(values):
 
 def turned(method, setting, value):
     """The method on a small model, with its knob at `value`."""
-    return build(method, vits.served("vit"), **{setting: value})
+    return build(method, vits.kept("vit"), **{setting: value})
 
 
 @pytest.mark.parametrize(("method", "setting", "value"), wrong(NEVER))
@@ -73,7 +73,7 @@ def test_refuses_too_much_or_keeps_what_it_promises(method, setting, value):
 )
 def test_refuses_impossible_stages(method, wrong, reason):
     with pytest.raises(BudgetError, match=reason) as caught:
-        build(method, vits.served("vit"), **wrong)
+        build(method, vits.kept("vit"), **wrong)
     assert "\n" not in str(caught.value)
 
 
@@ -81,7 +81,7 @@ def test_refuses_impossible_stages(method, wrong, reason):
 @pytest.mark.parametrize("shape", [(2, 3, 64, 80), (2, 3, 80, 80), (2, 1, 64, 64), (3, 64, 64)])
 @pytest.mark.parametrize("backbone", ["vit", "dynamic-size"])
 def test_refuses_images_of_another_size(method, shape, backbone):
-    reduced = build(method, vits.served(backbone))
+    reduced = build(method, vits.kept(backbone))
     with pytest.raises(MethodError, match=r"this model takes \(batch, 3, 64, 64\)") as caught:
         reduced(torch.zeros(shape, dtype=torch.float64))
     assert "\n" not in str(caught.value)
@@ -89,7 +89,7 @@ def test_refuses_images_of_another_size(method, shape, backbone):
 
 @ALONE
 def test_an_image_alone_and_no_image_at_all(method):
-    model = vits.served("deit-distilled")
+    model = vits.kept("deit-distilled")
     images = vits.images_for(model, 3)
     with torch.no_grad():
         reduced = build(method, model)
@@ -119,7 +119,7 @@ def test_runs_in_single_and_low_precision(method, attention, backbone):
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 @pytest.mark.parametrize("backbone", ["vit", "dinov3"])
 def test_an_image_that_is_no_number_gives_none_and_spoils_no_other(method, backbone, value):
-    model = vits.served(backbone)
+    model = vits.kept(backbone)
     images = vits.images_for(model, 3)
     broken = images.clone()
     broken[1] = value
@@ -135,7 +135,7 @@ def test_an_image_that_is_no_number_gives_none_and_spoils_no_other(method, backb
 
 @ALONE
 def test_one_pixel_that_is_no_number_is_never_a_finite_answer(method):
-    model = vits.served("vit")
+    model = vits.kept("vit")
     images = vits.images_for(model, 2)
     images[0, 1, 40, 9] = NAN
     with torch.no_grad():

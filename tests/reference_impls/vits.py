@@ -1,5 +1,7 @@
 """Small vision transformers for the reducers' tests, and what their norms really see."""
 
+import functools
+
 import torch
 from timm import create_model
 from timm.models.vision_transformer import VisionTransformer
@@ -17,10 +19,15 @@ __all__ = [
     "clip_tower",
     "create_model",
     "images_for",
+    "kept",
     "randomised",
     "seen_schedule",
     "served",
 ]
+
+
+kept = functools.cache(served)
+"""The named model, made once: for tests that change nothing in it."""
 
 
 def seen_schedule(reduced: ReducedViT, images: Tensor, *, inside: bool = False) -> tuple[BlockTokens, ...]:
