@@ -98,6 +98,13 @@ def tests(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", *(session.posargs or usual), env=env)
 
 
+@nox.session(name="tests-long")
+def tests_long(session: nox.Session) -> None:
+    """Run the tests that `tests` leaves out for their length: processes under torchrun that die."""
+    env = install(session, "tests")
+    session.run("python", "-m", "pytest", "tests/e2e/test_world.py", env={**env, "TOKENMARK_LONG_TESTS": "1"})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""

@@ -67,6 +67,9 @@ def test_two_processes_make_the_records_of_one(place: Place, tmp_path):
     assert pair.unfinished() == []
 
 
+@pytest.mark.skipif(
+    "TOKENMARK_LONG_TESTS" not in os.environ, reason="a minute of starting processes: nox -s tests-long"
+)
 def test_a_process_that_dies_ends_the_run_and_the_next_start_goes_on(place: Place, tmp_path):
     suite = write_suite(tmp_path / "shared.toml", LONG)
     process = torchrun(place, suite)

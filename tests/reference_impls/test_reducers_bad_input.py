@@ -98,8 +98,7 @@ def test_an_image_alone_and_no_image_at_all(method):
 
 
 @EVERY
-@pytest.mark.parametrize("attention", ["fused", "eager"])
-@pytest.mark.parametrize("backbone", ["vit", "qk-norm"])
+@pytest.mark.parametrize(("attention", "backbone"), [("fused", "qk-norm"), ("eager", "vit")])
 def test_runs_in_single_and_low_precision(method, attention, backbone):
     model = vits.served(backbone).float()
     images = vits.images_for(model).float()
