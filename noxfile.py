@@ -100,9 +100,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(name="tests-long")
 def tests_long(session: nox.Session) -> None:
-    """Run the tests that `tests` leaves out for their length: processes under torchrun that die."""
-    env = install(session, "tests")
-    session.run("python", "-m", "pytest", "tests/e2e/test_world.py", env={**env, "TOKENMARK_LONG_TESTS": "1"})
+    """Run all tests, also those that `tests` leaves out for their length; arguments go to pytest."""
+    env = install(session, "tests") | {"TOKENMARK_LONG_TESTS": "1", "OMP_NUM_THREADS": "1"}
+    usual = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    session.run("python", "-m", "pytest", *(session.posargs or usual), env=env)
 
 
 @nox.session

@@ -8,8 +8,10 @@ import pytest
 
 from tests.e2e import made_release
 from tests.e2e.harness import ROOT, Place
+from tests.long import takes_long
 from tests.tokenmark.data import made_imagenet as made
 
+pytestmark = takes_long
 SUITES = {
     "reconstruction": "reconstruction-256",
     "generation": "imagenet-generation",

@@ -22,6 +22,7 @@ from tests.e2e.harness import (
     lasting,
     write_suite,
 )
+from tests.long import takes_long
 
 STATE, PICTURE, RECORD = "*/state.npz", "*.reconstructions.png", "*/records/*.json"
 STATES_OF_ONE = 25
@@ -76,6 +77,7 @@ def test_killed_run_goes_on_to_the_same_records(place: Place, finished: Place, b
     check(place, finished, *methods)
 
 
+@takes_long
 def test_a_run_killed_again_and_again_ends_the_same(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG, MASKGIT, TOME, TOPK)
     kills = 0
@@ -88,6 +90,7 @@ def test_a_run_killed_again_and_again_ends_the_same(place: Place, finished: Plac
     check(place, finished, "jpeg", "maskgit-vq", "tome", "topk")
 
 
+@takes_long
 def test_a_damaged_state_is_not_believed(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG)
     assert place.run(suite, before=kill(STATE, 7, "after")).status == -signal.SIGKILL
@@ -99,6 +102,7 @@ def test_a_damaged_state_is_not_believed(place: Place, finished: Place):
     check(place, finished, "jpeg")
 
 
+@takes_long
 def test_a_kill_while_data_are_prepared(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG)
     place.data = place.folder / "data"
@@ -109,6 +113,7 @@ def test_a_kill_while_data_are_prepared(place: Place, finished: Place):
     assert [path.name for path in place.data.iterdir() if path.suffix != ".lock"] == ["digits-32"]
 
 
+@takes_long
 def test_a_kill_while_mlflow_is_told_doubles_nothing(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG)
     before = "faults.at_call('tokenmark.tracking', 'Tracker._batch', 1, faults.kill)"
@@ -146,6 +151,7 @@ def test_interrupted_run_says_so_and_goes_on(place: Place, finished: Place, befo
     check(place, finished, "jpeg")
 
 
+@takes_long
 def test_control_c_at_a_process_started_from_a_shell(place: Place, finished: Place):
     """The same without this folder's server: `python -m tokenmark`, stopped from outside, then run again."""
     suite = write_suite(place.folder / "small.toml", JPEG)
@@ -173,6 +179,7 @@ def test_control_c_at_a_process_started_from_a_shell(place: Place, finished: Pla
     check(place, finished, "jpeg")
 
 
+@takes_long
 def test_two_runs_at_once(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG)
     first = place.start(
@@ -185,6 +192,7 @@ def test_two_runs_at_once(place: Place, finished: Place):
     check(place, finished, "jpeg")
 
 
+@takes_long
 def test_a_full_disk_is_one_line_and_loses_nothing(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG, MASKGIT)
     place.run(suite, "--method", "jpeg").well()
@@ -196,6 +204,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(place: Place, finished: Place
     check(place, finished, "jpeg", "maskgit-vq")
 
 
+@takes_long
 def test_a_full_disk_at_the_picture_of_a_record(place: Place, finished: Place):
     suite = write_suite(place.folder / "small.toml", JPEG)
     full = "import os\ndef act(): raise OSError(28, os.strerror(28))\nfaults.at_write('*/records/*', 1, 'before', act)"

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.e2e.harness import MASKGIT, ROOT, TOME, Place, lasting, write_suite
+from tests.long import takes_long
 
 GENERATOR = (
     '{ task = "generation", method = "titok-maskgit", variant = "mini-16", preset = "mini", samples = 130,'
@@ -52,6 +53,7 @@ def workers(process: subprocess.Popen[str]) -> dict[str, int]:
     return found
 
 
+@takes_long
 def test_two_processes_make_the_records_of_one(place: Place, tmp_path):
     suite = write_suite(tmp_path / "shared.toml", UNEVEN, GENERATOR, TOME)
     place.run(suite).well()
@@ -67,9 +69,7 @@ def test_two_processes_make_the_records_of_one(place: Place, tmp_path):
     assert pair.unfinished() == []
 
 
-@pytest.mark.skipif(
-    "TOKENMARK_LONG_TESTS" not in os.environ, reason="a minute of starting processes: nox -s tests-long"
-)
+@takes_long
 def test_a_process_that_dies_ends_the_run_and_the_next_start_goes_on(place: Place, tmp_path):
     suite = write_suite(tmp_path / "shared.toml", LONG)
     process = torchrun(place, suite)

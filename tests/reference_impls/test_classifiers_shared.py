@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
+from tests.long import takes_long
 from tokenmark import registry
 from tokenmark.contracts import ClassifierMethod, MethodError
 
@@ -48,6 +49,7 @@ def images_for(model, count=2):
     return torch.randn(count, *model.image_shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+@takes_long
 @pytest.mark.parametrize("method", SMALL)
 def test_gradients_are_right_and_reach_every_parameter(method):
     model = small(method, {})

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference_impls.layers.stages import Stages
+from tests.long import takes_long
 from tests.reference_impls import vits
 from tests.reference_impls.small_reducers import (
     COMPILES_NOT,
@@ -29,6 +30,12 @@ HOOKED = (
     *("dinov3", "beit", "open-clip", "clip-timm", "lv-vit"),
 )
 """Models that differ in what a method may trip over; docs/backbones.md is of all families."""
+TRACED = [
+    pytest.param(name, marks=() if name in {"tome", "topk", "evit", "zero-tprune", "vwt-inter"} else takes_long)
+    for name, method in METHODS.items()
+    if name not in COMPILES_NOT and not method.trained
+]
+"""Of every kind one in each run of the tests, all of them by `nox -s tests-long`: tracing takes seconds."""
 EVERY = pytest.mark.parametrize("method", METHODS)
 
 
@@ -115,7 +122,7 @@ def test_fused_and_eager_attention_agree(method):
     torch.testing.assert_close(fused, eager, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in COMPILES_NOT and not METHODS[name].trained])
+@pytest.mark.parametrize("method", TRACED)
 def test_traces_without_graph_breaks(method):
     torch._dynamo.reset()
     model = vits.kept("vit")

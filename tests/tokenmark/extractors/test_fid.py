@@ -8,6 +8,7 @@ import torch
 import torch_fidelity
 from PIL import Image
 
+from tests.long import takes_long
 from tests.tokenmark.extractors.conftest import pictures
 from tokenmark import networks, protocols
 from tokenmark.cli.main import status_of
@@ -54,6 +55,7 @@ def theirs(folders, inception_file):
     return torch_fidelity.calculate_metrics(**paths, fid=True, isc=True, isc_splits=1, save_cpu_ram=True, **options)
 
 
+@takes_long
 def test_torch_fidelity_s_own_number(fid, folders, theirs):
     found = fid(folders / "a", folders / "b")["torch-fidelity"]
     # fewer samples than features: torch-fidelity's eigenvalues are noise beyond this
@@ -64,6 +66,7 @@ def test_torch_fidelity_s_own_number(fid, folders, theirs):
     assert found["inception_score"] == pytest.approx(theirs["inception_score_mean"], rel=1e-4)
 
 
+@takes_long
 def test_protocols_side_by_side_move_the_distance(fid, folders):
     """The same images are elsewhere under each: the resize and the port move them."""
     names = ("clean-fid", "pytorch-fid", "torchmetrics-1.8", "torch-fidelity")
@@ -73,6 +76,7 @@ def test_protocols_side_by_side_move_the_distance(fid, folders):
     assert min(abs(one / other - 1) for one in distances for other in distances if one is not other) > 1e-4
 
 
+@takes_long
 def test_the_form_of_a_set_does_not_matter(fid, folders):
     assert fid(folders / "a", folders / "b") == fid(folders / "a.npz", folders / "b.npz")
 
@@ -115,6 +119,7 @@ def test_missing_and_wrong_weights(folders, tmp_path, monkeypatch, capsys):
     assert "is another file or truncated" in capsys.readouterr().err
 
 
+@takes_long
 def test_the_table_says_what_cannot_be_compared(folders, inception_file, capsys):
     weights = ("--weights", str(inception_file), "--weights-sha256", sha256_of(inception_file))
     arguments = ["fid", str(folders / "a"), str(folders / "b"), "--protocol", "titok-val50k", *weights]
