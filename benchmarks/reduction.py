@@ -5,6 +5,7 @@ Also the two pieces on which that hangs, alone: merging, and attention with toke
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import click
@@ -15,9 +16,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks import report
 from benchmarks.measures import Contenders, rows
 from reference_impls.layers.reduction import Matching, TokenState, merge
-from reference_impls.layers.vit_attention import with_size_channels
+from reference_impls.layers.vit_attention import mix, with_size_channels
 from tokenmark import backbones, budgets, build, speedsuite
-from tokenmark.backbones import RANDOM
 from tokenmark.measures.throughput import Timed, Timing, measure
 
 LIBRARIES = ("torch", "timm")
@@ -30,9 +30,9 @@ out, which is the column *vs eager*. Weights and images are random: the work is 
 """
 PIECES = """
 The pieces alone, of one block of DeiT-S (197 tokens, 384 channels, 6 heads; 13 are merged). *Merging* is one gather and
-one addition of rows, beside gathers and a scatter for every channel. *Attention with sizes* carries the logarithm of a
-token's size in extra key channels, beside a float mask, which a GPU's flash kernel does not take; a processor's does,
-and there the reducers use the mask. Where a round's interval is wide, a model was compiled within it.
+one addition of rows, beside gathers and a scatter for every channel. *Attention with sizes* takes the logarithm of a
+token's size as a float mask on a processor, and on a GPU, whose flash kernel takes no mask, in extra key channels; it
+stands beside the other of the two.
 """
 HEADS, WIDTH, TOKENS, MERGED = 6, 64, 197, 13
 
@@ -63,6 +63,7 @@ def pieces(batch: int, device: torch.device, dtype: torch.dtype) -> list[tuple[s
     }
     heads = torch.randn(batch, HEADS, TOKENS, WIDTH, generator=generator).to(device, dtype)
     mask = size.log()[:, None, None, :].to(dtype)
+    plain = SimpleNamespace(scale=WIDTH**-0.5, dropout=0.0)
 
     def channels(given: Tensor) -> Tensor:
         wider = with_size_channels(given, given, given, size, WIDTH**-0.5)
@@ -71,7 +72,11 @@ def pieces(batch: int, device: torch.device, dtype: torch.dtype) -> list[tuple[s
     def masked(given: Tensor) -> Tensor:
         return scaled_dot_product_attention(given, given, given, attn_mask=mask, scale=WIDTH**-0.5)
 
-    attention: Contenders = {"tokenmark": channels, "a float mask": masked}
+    def ours(given: Tensor) -> Tensor:
+        return mix(plain, (given, given, given), size, None, "fused")[0]
+
+    other: Contenders = {"key channels": channels} if device.type == "cpu" else {"a float mask": masked}
+    attention: Contenders = {"tokenmark": ours, **other}
     return [
         (f"merging {MERGED} of {TOKENS} tokens, {batch} images", merging, x),
         (f"attention with sizes, {batch} images", attention, heads),
@@ -118,12 +123,15 @@ def measured(
         name, _, setting = case.partition(":")
         method = setting.partition(".")[0]
         settings = speedsuite.settings_of([setting], [method])[method] if "." in setting else {}
-        settings = {**budgets.usual(method, name + RANDOM), **settings}
-        cost = budgets.cost(method, name + RANDOM, settings)
-        model = backbones.load(name + RANDOM, device, dtype)
-        shape = backbones.get(name + RANDOM).shape
+        settings = {**budgets.usual(method, backbones.drawn(name)), **settings}
+        cost = budgets.cost(method, backbones.drawn(name), settings)
+        model = backbones.load(backbones.drawn(name), device, dtype)
+        shape = backbones.get(backbones.drawn(name)).shape
         images = torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
         who = contenders(model, method, settings, compiled=compiled)
+        with torch.inference_mode():
+            for call in who.values():
+                call(images)  # compiles, and is not timed
         found.append(row(case.replace(":", ", "), measure(who, images, timing), cost.full / cost.total))
         click.echo(" | ".join(found[-1]), err=True)
     return found

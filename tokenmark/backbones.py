@@ -64,6 +64,18 @@ CLIP = "clip:"
 """Before the names of open_clip's: `clip:ViT-B-16/openai` (see `zeroshot.py`)."""
 
 
+def drawn(name: str) -> str:
+    """The name of a model with drawn weights, for its cost or speed alone; one that says which weights stays.
+
+    `deit_small_patch16_224` is timm's, `clip:ViT-B-16` open_clip's; `vit-mini` has only its own.
+    """
+    if name in BACKBONES:
+        return name
+    if name.startswith(CLIP):
+        return name if "/" in name else f"{name}/random"
+    return name if "." in name else name + RANDOM
+
+
 def get(name: str) -> Backbone:
     """The backbone called `name`.
 

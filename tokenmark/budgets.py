@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from tokenmark import backbones, build, registry
-from tokenmark.contracts import BlockTokens, BudgetError, ReducerMethod, UnsupportedBackboneError
+from tokenmark.contracts import BlockTokens, BudgetError, ReducedModel, ReducerMethod, UnsupportedBackboneError
 from tokenmark.errors import SuiteError
 
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -62,6 +62,12 @@ def _architecture(model: str) -> nn.Module:
         return backbones.get(model).build().eval()
 
 
+@functools.lru_cache(maxsize=8)
+def _unreduced(model: str) -> ReducedModel:
+    """The model with all its tokens, as the reducers' driver runs it."""
+    return build.reduced("none", _architecture(model), {})
+
+
 def cost(method: str, model: str, settings: Mapping[str, JsonValue]) -> Cost:
     """What a setting costs, without weights and without running anything.
 
@@ -70,12 +76,10 @@ def cost(method: str, model: str, settings: Mapping[str, JsonValue]) -> Cost:
         BudgetError: the settings are impossible on this model.
         UnsupportedBackboneError: the reducers' driver does not serve the model.
     """
-    found = build.reduced(method, _architecture(model), settings)
-    full = build.reduced("none", _architecture(model), {})
-    whole = full.cost.macs(full.schedule)
+    found, full = build.reduced(method, _architecture(model), settings), _unreduced(model)
     macs = found.cost.macs(found.schedule)
-    first = full.schedule[0].attention
-    return Cost(dict(settings), macs, found.extra_macs, whole, found.schedule, first, found.adaptive)
+    whole, tokens = full.cost.macs(full.schedule), full.schedule[0].attention
+    return Cost(dict(settings), macs, found.extra_macs, whole, found.schedule, tokens, found.adaptive)
 
 
 def fit(method: str, model: str, settings: Mapping[str, JsonValue], budget: str) -> Cost:
@@ -90,7 +94,7 @@ def fit(method: str, model: str, settings: Mapping[str, JsonValue], budget: str)
     """
     found = registry.get_as(ReducerMethod, method)
     number, share = parse(budget)
-    unreduced = cost("none", model, {}).total
+    unreduced = _unreduced(model).cost.macs(_unreduced(model).schedule)
     most = number * unreduced if share else number
     if most >= unreduced:
         raise BudgetError(f"{model} costs {shown(unreduced)} unreduced: a budget of {budget} leaves nothing to reduce")
@@ -106,7 +110,7 @@ def fit_tokens(method: str, model: str, settings: Mapping[str, JsonValue], share
     if not 0 < share < 1:
         raise BudgetError(f"a share of {share:g} of the patches must lie above 0 and below 1")
     found = registry.get_as(ReducerMethod, method)
-    prefix = cost("none", model, {}).tokens - patches_of(model)
+    prefix = _unreduced(model).schedule[0].attention - patches_of(model)
     most = share * patches_of(model)
     return _dearest(found, model, settings, most, f"{share:g} of the patches", lambda c: c.schedule[-1].mlp - prefix)
 
@@ -155,8 +159,7 @@ def _values(method: ReducerMethod, model: str) -> tuple[Any, ...]:
 
 def patches_of(model: str) -> int:
     """Patch tokens that enter the first block of a model."""
-    built = cast("Any", build.reduced("none", _architecture(model), {}))
-    return int(built.backbone.patches)
+    return int(cast("Any", _unreduced(model)).backbone.patches)
 
 
 def shown(macs: float) -> str:
@@ -182,7 +185,7 @@ def usual(method: str, model: str) -> dict[str, JsonValue]:
         field.name: field.default for field in dataclasses.fields(registry.get_as(ReducerMethod, method).settings)
     }
     try:
-        depth, patches = len(cost("none", model, {}).schedule), patches_of(model)
+        depth, patches = len(_unreduced(model).schedule), patches_of(model)
     except UnsupportedBackboneError:  # said where the model is reduced
         return {}
     stages = tuple(depth * quarter // 4 for quarter in (1, 2, 3))

@@ -147,11 +147,13 @@ def classifier(method: str, variant: str, shelf: Shelf | None = None) -> nn.Modu
     return built.eval().requires_grad_(requires_grad=False)
 
 
-def fine_tuned(method: str, variant: str, model: nn.Module, shelf: Shelf | None = None) -> ReducedModel:
+def fine_tuned(
+    method: str, variant: str, model: nn.Module, shelf: Shelf | None = None, attention: str = "fused"
+) -> ReducedModel:
     """A reduced classifier with the weights that its authors fine-tuned; `model` is its architecture, and is filled."""
     found = registry.get_as(ReducerMethod, method)
     settings = registry.variant_of(found, variant).config.get("settings", {})
-    built = reduced(method, model, settings)
+    built = reduced(method, model, settings, attention=attention)
     layouts.load(cast("nn.Module", built), own_weights(method, variant, shelf).path, found.layout)
     cast("nn.Module", built).eval().requires_grad_(requires_grad=False)
     return built

@@ -7,8 +7,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from tokenmark import budgets, speedsuite
-from tokenmark.backbones import RANDOM
+from tokenmark import backbones, budgets, speedsuite
 from tokenmark.budgets import Cost
 from tokenmark.errors import SuiteError
 from tokenmark.terminal import console
@@ -24,7 +23,7 @@ def print_cost(
         BudgetError: a budget that the method cannot meet.
         UnknownNameError: no such model, method or setting.
     """
-    name = known(model)
+    name = backbones.drawn(model)
     settings = speedsuite.settings_of([f"{method}.{text}" for text in given], [method]).get(method, {})
     asked = [text for text in (macs, like, None if keep is None else f"{keep:g}") if text is not None]
     if len(asked) > 1:
@@ -38,15 +37,6 @@ def print_cost(
     else:
         found = budgets.cost(method, name, {**budgets.usual(method, name), **settings})
     _print(model, method, found)
-
-
-def known(model: str) -> str:
-    """The name of a model without weights: timm's alone stands for any of its tags."""
-    from tokenmark import backbones  # noqa: PLC0415  timm takes a second to import
-
-    if model.startswith(backbones.CLIP):
-        return model if "/" in model else f"{model}/random"
-    return model if model in backbones.BACKBONES or "." in model else model + RANDOM
 
 
 def _like(text: str, model: str) -> Cost:

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 import pydantic
 from pydantic import JsonValue
 
-from tokenmark import budgets, registry, suites
-from tokenmark.backbones import RANDOM
+from tokenmark import backbones, budgets, registry, suites
 from tokenmark.contracts import TokenizerMethod
 from tokenmark.errors import SuiteError
 from tokenmark.suites import Suite
@@ -40,7 +39,7 @@ def suite(
     if not models and not tokenizers:
         raise SuiteError("nothing to time: give --models, --tokenizers, or both")
     asked = _listed(models, "models") if models else []
-    chosen = list(dict.fromkeys(name.removesuffix(RANDOM) + RANDOM for name in asked))
+    chosen = list(dict.fromkeys(map(_drawn, asked)))
     named = _listed(methods, "methods")
     settings = settings_of(given, named)
     jobs = [
@@ -70,6 +69,19 @@ def suite(
         return Suite.model_validate({**facts, "seed": seed, "timing": timing, "jobs": jobs})
     except pydantic.ValidationError as error:
         raise SuiteError(suites.first_line(error)) from error
+
+
+def _drawn(name: str) -> str:
+    """The name of a model with drawn weights.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        SuiteError: it is named with weights that somebody trained, which speed alone does not read.
+    """
+    found = backbones.drawn(name)
+    if not backbones.get(found).random:
+        raise SuiteError(f"{name} has trained weights, and speed alone reads none: name the architecture without a tag")
+    return found
 
 
 def _listed(text: str, what: str) -> list[str]:

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from reference_impls.layers.agent_attention import AgentAttention
-from reference_impls.layers.image_checks import check_image_shape
+from reference_impls.layers.image_checks import check_image_shape, check_tiling
 from tokenmark.contracts import ClassifierMethod, MethodError, Paper, Variant
 
 __all__ = ["METHOD", "AgentDeit", "agents_per_block"]
@@ -65,11 +65,7 @@ class AgentDeit(nn.Module):
         num_classes: int = 1000,
     ) -> None:
         super().__init__()
-        if img_size % patch_size or embed_dim % num_heads:
-            raise MethodError(
-                f"patches of {patch_size} px must tile {img_size} px, and {num_heads} heads divide a width of"
-                f" {embed_dim}"
-            )
+        check_tiling(img_size, patch_size, embed_dim, num_heads)
         grid = img_size // patch_size
         self.image_shape = (3, img_size, img_size)
         self.patch_embed = PatchEmbed(img_size, patch_size, 3, embed_dim)

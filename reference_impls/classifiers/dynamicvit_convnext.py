@@ -151,8 +151,6 @@ class DynamicConvNeXt(nn.Module):
         Raises:
             MethodError: there was no training pass.
         """
-        if not self.decisions:
-            raise MethodError("the ratio loss is of a training pass: call the model in training mode first")
         return ratio_loss(self.decisions, self.ratios)
 
     def _route(self, predictor: int, x: Tensor, decisions: list[Tensor]) -> Route:

@@ -148,8 +148,6 @@ class DynamicSwin(nn.Module):
         Raises:
             MethodError: there was no training pass.
         """
-        if not self.decisions:
-            raise MethodError("the ratio loss is of a training pass: call the model in training mode first")
         return ratio_loss(self.decisions, self.ratios)
 
 

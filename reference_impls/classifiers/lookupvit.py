@@ -25,7 +25,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from reference_impls.layers.image_checks import check_image_shape
+from reference_impls.layers.image_checks import check_image_shape, check_tiling
 from reference_impls.layers.precision import at_least_float32
 from tokenmark.contracts import ClassifierMethod, MethodError, Paper, Variant
 
@@ -95,11 +95,7 @@ class LookupVit(nn.Module):
         num_classes: int = 1000,
     ) -> None:
         super().__init__()
-        if img_size % patch_size or embed_dim % num_heads:
-            raise MethodError(
-                f"patches of {patch_size} px must tile {img_size} px, and {num_heads} heads divide a width of"
-                f" {embed_dim}"
-            )
+        check_tiling(img_size, patch_size, embed_dim, num_heads)
         if transposed not in ("logits", "probabilities") or pool not in ("compressed", "both"):
             raise MethodError(
                 f"transposed '{transposed}' must be logits or probabilities, pool '{pool}' compressed or both"

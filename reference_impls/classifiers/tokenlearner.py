@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from reference_impls.layers.flax_layers import FlaxConv, FlaxDense, FlaxMlp
-from reference_impls.layers.image_checks import check_image_shape
+from reference_impls.layers.image_checks import check_image_shape, check_tiling
 from reference_impls.layers.token_learner import EPS, TokenFuser, TokenLearnerV10, TokenLearnerV11
 from tokenmark.contracts import ClassifierMethod, Layout, MethodError, Paper, Variant
 
@@ -79,11 +79,7 @@ class TokenLearnerVit(nn.Module):
         num_classes: int = 1000,
     ) -> None:
         super().__init__()
-        if img_size % patch_size or hidden_size % num_heads:
-            raise MethodError(
-                f"patches of {patch_size} px must tile {img_size} px, and {num_heads} heads divide a width of"
-                f" {hidden_size}"
-            )
+        check_tiling(img_size, patch_size, hidden_size, num_heads)
         if not 0 <= tokenlearner_loc < num_layers:
             raise MethodError(f"tokenlearner_loc {tokenlearner_loc} must be a block, 0 to {num_layers - 1}")
         if classifier not in POOLS:

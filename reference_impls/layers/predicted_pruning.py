@@ -16,7 +16,6 @@ from reference_impls.layers.stages import StagedReduction, Stages
 from reference_impls.layers.token_predictor import TokenPredictor, decide, policy_softmax, ratio_loss
 from reference_impls.layers.vit_attention import Attended, attention_logits, project
 from reference_impls.layers.vit_backbone import AttentionKind, Backbone
-from tokenmark.contracts import MethodError
 
 __all__ = ["PredictedPruning"]
 
@@ -90,8 +89,6 @@ class PredictedPruning(StagedReduction):
             MethodError: there was no training pass, or no stage prunes.
         """
         targets = [rate for block, rate in zip(self.stages, self.ratios, strict=True) if self.shrinks_before(block)]
-        if not self.decisions:
-            raise MethodError("the ratio loss is of a training pass: call the model in training mode first")
         return ratio_loss(self.decisions, targets)
 
     def _predictor(self, block: int) -> TokenPredictor:

@@ -11,7 +11,7 @@ from reference_impls.layers.vit_attention import Attended, Looks, attend, wide
 from reference_impls.layers.vit_backbone import AttentionKind
 from tokenmark.contracts import BlockTokens
 
-__all__ = ["Matching", "Reduction", "TokenState", "merge", "merge_clusters", "remake", "select", "with_prefix"]
+__all__ = ["Matching", "Reduction", "TokenState", "merge", "merge_clusters", "remake", "select", "take", "with_prefix"]
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def select(state: TokenState, index: Tensor, goes_to: Tensor | None = None) -> T
     if source is not None:
         source = _follow(source, _order(index, state.x.shape[1]) if goes_to is None else goes_to)
     size = None if state.size is None else state.size.gather(1, index)
-    return replace(state, x=_take(state.x, index), size=size, source=source, position=_moved(state, index))
+    return replace(state, x=take(state.x, index), size=size, source=source, position=_moved(state, index))
 
 
 def merge(state: TokenState, matching: Matching) -> TokenState:
@@ -152,8 +152,8 @@ def merge(state: TokenState, matching: Matching) -> TokenState:
         size = torch.ones(x.shape[:2], dtype=wide(x), device=x.device)
     staying, going = size.gather(1, matching.kept), size.gather(1, matching.merged)
     merged_size = staying.scatter_add(1, matching.into, going)
-    kept = _take(x, matching.kept) * (staying / merged_size)[..., None]
-    joining = _take(x, matching.merged) * (going / merged_size.gather(1, matching.into))[..., None]
+    kept = take(x, matching.kept) * (staying / merged_size)[..., None]
+    joining = take(x, matching.merged) * (going / merged_size.gather(1, matching.into))[..., None]
     mean = _add_rows(kept, matching.into, joining).to(x.dtype)
     if source is not None:
         places = _order(matching.kept, x.shape[1]).scatter(1, matching.merged, matching.into)
@@ -205,7 +205,8 @@ def _moved(state: TokenState, index: Tensor) -> Tensor | None:
     return index if state.position is None else state.position.gather(1, index)
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """The tokens of `x` `(B, N, C)` at `index` `(B, K)`, `(B, K, C)`."""
     # whole rows of one matrix: an index for every channel costs several times as much
     flat = x.flatten(0, 1).index_select(0, _rows(index, x.shape[1]))
     return flat.reshape(*index.shape, x.shape[2])

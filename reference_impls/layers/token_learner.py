@@ -1,5 +1,7 @@
 """TokenLearner (arXiv 2106.11297, section 2): a few tokens as weighted sums of all, and the way back (TokenFuser)."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,12 +15,12 @@ BOTTLENECK = 64
 """Hidden channels of the MLPs that weigh."""
 
 
-class TokenLearner(nn.Module):
+class TokenLearner(nn.Module, ABC):
     """Learned tokens from weight maps over all tokens."""
 
+    @abstractmethod
     def maps(self, x: Tensor) -> Tensor:
         """How much every token of `x` `(B, N, C)` weighs in each learned one, `(B, n, N)`."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens `(B, N, C)` to learned ones `(B, n, C)`: sums of the tokens as they are, not normed."""

