@@ -74,6 +74,10 @@ class RecordError(TokenmarkError):
     """A record that was altered, truncated, or written by another version."""
 
 
+class ClaimError(TokenmarkError):
+    """A file of claims that cannot be read as one."""
+
+
 class StorageError(TokenmarkError):
     """Something could not be written: a full disk, a read-only folder, a second run on the same folder."""
 
