@@ -54,6 +54,20 @@ def bench_imagenet(session: nox.Session) -> None:
     session.run("tokenmark", "run", *IMAGENET, *session.posargs, env=env)
 
 
+@nox.session
+def structure(session: nox.Session) -> None:
+    """Count what every method is made of, at official size: minutes on a processor, no weights, no data."""
+    env = install(session, "bench")
+    session.run("tokenmark", "run", "structure", *session.posargs, env=env)
+
+
+@nox.session
+def verify(session: nox.Session) -> None:
+    """Put what papers print beside the records: `-- --paper titok`, `-- --help`."""
+    env = install(session, "bench")
+    session.run("tokenmark", "verify", *session.posargs, env=env)
+
+
 @nox.session(name="bench-measures")
 def bench_measures(session: nox.Session) -> None:
     """Measure Tokenmark itself, into docs/measured.md; `-- PART [--help]`: measures, reading, engine or tokenizers."""
@@ -123,7 +137,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session
 def leaderboard(session: nox.Session) -> None:
-    """Write the leaderboard page from the records in results/."""
+    """Write the leaderboard, a static site, from the records and claims in results/."""
     env = install(session, "bench")
     session.run("tokenmark", "leaderboard", *session.posargs, env=env)
 

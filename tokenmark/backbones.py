@@ -98,8 +98,8 @@ def get(name: str) -> Backbone:
     if not dot:
         raise MethodError(f"{name} does not say which weights: choose {', '.join([*tags, name + RANDOM])}")
     drawn = _of_timm(architecture, timm.get_pretrained_cfg(architecture))
-    if name == architecture + RANDOM:
-        return drawn
+    if name == architecture + RANDOM:  # a drawn model classifies, also where its release only embeds
+        return dataclasses.replace(drawn, sizes={**drawn.sizes, "num_classes": 1000})
     if name not in tags:
         raise UnknownNameError("timm model", name, [*tags, architecture + RANDOM])
     return _released(name)

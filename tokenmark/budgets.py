@@ -56,7 +56,7 @@ def parse(text: str) -> tuple[float, bool]:
 
 
 @functools.lru_cache(maxsize=8)
-def _architecture(model: str) -> nn.Module:
+def architecture(model: str) -> nn.Module:
     """The model without weights."""
     with torch.device("meta"):
         return backbones.get(model).build().eval()
@@ -65,7 +65,7 @@ def _architecture(model: str) -> nn.Module:
 @functools.lru_cache(maxsize=8)
 def _unreduced(model: str) -> ReducedModel:
     """The model with all its tokens, as the reducers' driver runs it."""
-    return build.reduced("none", _architecture(model), {})
+    return build.reduced("none", architecture(model), {})
 
 
 def cost(method: str, model: str, settings: Mapping[str, JsonValue]) -> Cost:
@@ -76,7 +76,7 @@ def cost(method: str, model: str, settings: Mapping[str, JsonValue]) -> Cost:
         BudgetError: the settings are impossible on this model.
         UnsupportedBackboneError: the reducers' driver does not serve the model.
     """
-    found, full = build.reduced(method, _architecture(model), settings), _unreduced(model)
+    found, full = build.reduced(method, architecture(model), settings), _unreduced(model)
     macs = found.cost.macs(found.schedule)
     whole, tokens = full.cost.macs(full.schedule), full.schedule[0].attention
     return Cost(dict(settings), macs, found.extra_macs, whole, found.schedule, tokens, found.adaptive)

@@ -98,8 +98,8 @@ def _read_by(path: Path) -> list[str]:
         match job:
             case suites.ClassificationJob():
                 names |= dict.fromkeys([job.model] if job.model and _classifier(job.model).item else [])
-            case suites.TokenizationJob():
-                pass  # its weights are drawn
+            case suites.TokenizationJob() | suites.StructureJob():
+                pass  # its weights are drawn, or only counted
             case _:
                 names |= dict.fromkeys(_of_variant(job.method, job.variant))
     return list(names)

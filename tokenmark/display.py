@@ -21,6 +21,7 @@ HEADLINES = {
     "reconstruction": ("rfid", "psnr"),
     "generation": ("gfid", "class_accuracy"),
     "classification": ("top1", "images_per_second"),
+    "structure": ("parameters", "macs", "bits_per_image"),
     "tokenization": ("encode_images_per_second", "decode_images_per_second"),
 }
 

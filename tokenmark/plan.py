@@ -1,6 +1,7 @@
 """From a suite to runs: every job is checked by name, then becomes specifications with every hash in place."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,31 @@ from tokenmark import (
     registry,
     splits,
 )
-from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod
-from tokenmark.errors import SuiteError, TokenmarkError
+from tokenmark.contracts import ClassifierMethod, GeneratorMethod, ReducerMethod, TokenizerMethod
+from tokenmark.errors import SuiteError, TokenmarkError, UnknownNameError
 from tokenmark.measures import lpips
 from tokenmark.measures.throughput import Timing
 from tokenmark.protocols import Protocol
 from tokenmark.protocols.throughput import NO_DATA
 from tokenmark.shelf import Shelf
 from tokenmark.spec import RunSpec
-from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, Suite, TokenizationJob
+from tokenmark.suites import (
+    ClassificationJob,
+    GenerationJob,
+    Job,
+    ReconstructionJob,
+    StructureJob,
+    Suite,
+    TokenizationJob,
+)
 from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import SEEN, Context
 from tokenmark.weights import Weights
+
+NO_IMAGES = (TokenizationJob, StructureJob)
+"""Jobs that read no data and no weights."""
+ANY_DEVICE = "any"
+"""Where nothing depends on the device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,12 @@ def check_names(suite: Suite) -> None:
                 method = registry.get_as(GeneratorMethod, job.method)
                 registry.variant_of(method, job.variant)
                 build.preset_of(method, job.preset)
+            case StructureJob(variant=str(variant)):
+                found: Any = registry.get_as((TokenizerMethod, ClassifierMethod), job.method)
+                registry.variant_of(found, variant)
+            case StructureJob(model=str(model)):
+                backbones.get(model)
+                build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
             case ClassificationJob(model=None):
                 build.own_variant(job.method, job.variant or "")
             case ClassificationJob(model=str(model)):
@@ -71,7 +91,7 @@ def check_names(suite: Suite) -> None:
 
 def _check_measures(job: Job, protocol: Protocol) -> None:
     speed = "list measures = ['cost', 'throughput']"
-    if isinstance(job, TokenizationJob):
+    if isinstance(job, NO_IMAGES):
         return
     if protocol.data == NO_DATA and not isinstance(job, ClassificationJob):
         raise SuiteError(f"protocol {protocol.id} reads no data, which {job.task} needs: choose another protocol")
@@ -127,6 +147,23 @@ def plan(
     return planned
 
 
+def chosen(planned: Sequence[Planned], runs: Sequence[str]) -> list[Planned]:
+    """Of planned runs those whose run or experiment begins with one of `runs`; all where none is named.
+
+    Raises:
+        UnknownNameError: no run that can start begins with one of them.
+    """
+    specs = [each.spec for each in planned if each.spec is not None]
+    for prefix in runs:
+        if not any(name.startswith(prefix) for spec in specs for name in (spec.run, spec.experiment)):
+            raise UnknownNameError("run", prefix, [spec.run[: max(len(prefix), 12)] for spec in specs])
+    if not runs:
+        return list(planned)
+    begin = tuple(runs)
+    wanted = {spec.run for spec in specs if spec.run.startswith(begin) or spec.experiment.startswith(begin)}
+    return [each for each in planned if each.spec is not None and each.spec.run in wanted]
+
+
 def _parts(job: Job) -> list[dict[str, Any]]:
     """The runs of one job: one, or one per length of code."""
     match job:
@@ -138,13 +175,25 @@ def _parts(job: Job) -> list[dict[str, Any]]:
             return [{"variant": job.variant, "settings": {"preset": job.preset}}]
         case TokenizationJob():
             return [{"variant": job.variant, "precision": job.precision}]
-        case ClassificationJob(model=None):
-            model = build.own_variant(job.method, job.variant or "").config.get("model")
-            return [{"variant": job.variant, "model": model, "precision": job.precision}]
+        case StructureJob():
+            return _parts_of_structure(job)
         case ClassificationJob():
-            settings = _given(job.method, job.settings)
-            facts: dict[str, Any] = {"model": job.model, "precision": job.precision, "settings": settings}
-            return [{**facts, "budget": budget} for budget in job.budget] or [facts]
+            return _parts_of_classification(job)
+
+
+def _parts_of_structure(job: StructureJob) -> list[dict[str, Any]]:
+    if job.model is None:
+        return [{"variant": job.variant, "tokens": tokens} for tokens in (None, *job.tokens)]
+    return [{"model": job.model, "settings": _given(job.method, job.settings)}]
+
+
+def _parts_of_classification(job: ClassificationJob) -> list[dict[str, Any]]:
+    if job.model is None:
+        model = build.own_variant(job.method, job.variant or "").config.get("model")
+        return [{"variant": job.variant, "model": model, "precision": job.precision}]
+    settings = _given(job.method, job.settings)
+    facts: dict[str, Any] = {"model": job.model, "precision": job.precision, "settings": settings}
+    return [{**facts, "budget": budget} for budget in job.budget] or [facts]
 
 
 def _given(method: str, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -175,7 +224,7 @@ def _spec(
         found_settings = budgets.fit(job.method, part["model"], part["settings"], part["budget"]).settings
         part = {**part, "settings": _given(job.method, found_settings)}
     data, images = _data(job, protocol, context.data)
-    if part.get("model") and backbones.get(part["model"]).classes:
+    if isinstance(job, ClassificationJob) and part.get("model") and backbones.get(part["model"]).classes:
         from tokenmark import zeroshot  # noqa: PLC0415  open_clip takes seconds to import, and few runs need it
 
         data = {**data, "prompts/openai-80": zeroshot.prompts_sha256()}
@@ -197,7 +246,7 @@ def _spec(
         batch_size=job.batch_size or suite.batch_size,
         seed=protocol.seed if suite.seed is None else suite.seed,
         tokenmark=__version__,
-        device=provenance.device_label(context.device),
+        device=ANY_DEVICE if isinstance(job, StructureJob) else provenance.device_label(context.device),
         site=site,
         **part,
     )
@@ -205,7 +254,7 @@ def _spec(
 
 def _data(job: Job, protocol: Protocol, folder: Path) -> tuple[dict[str, str], int]:
     """The hash of what a run compares with or reads, by name, and how many images it is of."""
-    if protocol.data == NO_DATA or isinstance(job, TokenizationJob):
+    if protocol.data == NO_DATA or isinstance(job, NO_IMAGES):
         return {}, 0
     if isinstance(job, GenerationJob):
         samples = job.samples if job.samples is not None else protocol.samples
@@ -219,6 +268,8 @@ def _data(job: Job, protocol: Protocol, folder: Path) -> tuple[dict[str, str], i
 
 def _timing(suite: Suite) -> dict[str, JsonValue]:
     table, usual = suite.timing, Timing()
+    if table is None:
+        raise SuiteError(f"suite '{suite.title}' times something and does not say how: give it a [timing] table")
     timing = Timing(
         tuple(table.batches),
         table.min_seconds,
@@ -233,7 +284,7 @@ def _timing(suite: Suite) -> dict[str, JsonValue]:
 
 def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     """All weights that a run reads, their bytes checked."""
-    if isinstance(job, TokenizationJob):
+    if isinstance(job, NO_IMAGES):
         return []
     if isinstance(job, ClassificationJob):
         own = build.own_weights(job.method, job.variant, shelf) if job.variant is not None else None

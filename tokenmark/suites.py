@@ -77,7 +77,28 @@ class TokenizationJob(_Job):
     precision: Precision = "float32"
 
 
-Job = ReconstructionJob | GenerationJob | ClassificationJob | TokenizationJob
+class StructureJob(_Job):
+    """Count what a method is made of: a variant of its own, or its reduction of a model's tokens.
+
+    `tokens` gives one more run for each of these lengths of a variant's code.
+    """
+
+    task: Literal["structure"]
+    variant: str | None = None
+    tokens: list[Annotated[int, Field(ge=1)]] = []
+    model: str | None = None
+    settings: dict[str, JsonValue] = {}
+
+    @pydantic.model_validator(mode="after")
+    def _one_network(self) -> "StructureJob":
+        if (self.model is None) == (self.variant is None):
+            raise ValueError("name either a model, or a variant of the method's own")
+        if self.variant is not None and self.settings:
+            raise ValueError("a variant has settings of its own: leave settings out")
+        return self
+
+
+Job = ReconstructionJob | GenerationJob | ClassificationJob | TokenizationJob | StructureJob
 
 
 class TimingTable(_Strict):
@@ -98,7 +119,8 @@ class Suite(_Strict):
     batch_size: Annotated[int, Field(ge=1)]
     seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     """None takes the protocol's."""
-    timing: TimingTable
+    timing: TimingTable | None = None
+    """None where nothing is timed."""
     measures: dict[TaskName, list[str]] = {}
     """By task: what its jobs have that list none; without it, those that are usual for the task."""
     jobs: list[Annotated[Job, Field(discriminator="task")]] = Field(min_length=1)
@@ -169,5 +191,5 @@ def first_line(error: pydantic.ValidationError) -> str:
 
 
 def _keys() -> set[str]:
-    models = (Suite, TimingTable, ReconstructionJob, GenerationJob, ClassificationJob, TokenizationJob)
+    models = (Suite, TimingTable, ReconstructionJob, GenerationJob, ClassificationJob, TokenizationJob, StructureJob)
     return {name for model in models for name in model.model_fields}

@@ -14,6 +14,8 @@ class Cell:
 
     text: str
     number: float | None = None
+    source: str = ""
+    """Name of the record's value that it shows; nothing where it shows something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ def groups(track: Track, records: Iterable[Record]) -> list[Group]:
             spec = record.spec
             model = f"model {spec.model}" if spec.model else ""
             budget = f"at most {spec.budget} of MACs" if spec.budget else ""
-            n = f"{spec.samples:,} images" if spec.samples else "random images"
+            unseen = "counted from shapes" if spec.task == "structure" else "random images"
+            n = f"{spec.samples:,} images" if spec.samples else unseen
             protocol = f"protocol {spec.protocol} v{spec.protocol_version}"
             key = (protocol, model, budget, n, spec.precision, spec.device, f"by {spec.site}")
             found[tuple(part for part in key if part)].append(record)
@@ -102,7 +105,7 @@ def distance(name: str) -> Callable[[Record], Cell]:
         if value is None:
             return Cell("")
         error = f" ± {significant(value.se, 2)}" if value.se is not None else ""
-        return Cell(significant(value.value, 3) + error, value.value)
+        return Cell(significant(value.value, 3) + error, value.value, name)
 
     return cell
 
@@ -120,7 +123,7 @@ def bare(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cell]
 
     def cell(record: Record) -> Cell:
         value = record.value(name)
-        return Cell("") if value is None else Cell(f"{value.value * scale:,.{digits}f}", value.value)
+        return Cell("") if value is None else Cell(f"{value.value * scale:,.{digits}f}", value.value, name)
 
     return cell
 
@@ -130,7 +133,7 @@ def ranged(name: str, digits: int, scale: float = 1.0, unit: str = "") -> Callab
 
     def cell(record: Record) -> Cell:
         value = record.value(name)
-        return Cell("") if value is None else Cell(_with_interval(value, digits, scale, unit), value.value)
+        return Cell("") if value is None else Cell(_with_interval(value, digits, scale, unit), value.value, name)
 
     return cell
 
@@ -150,7 +153,7 @@ def p_value(name: str) -> Callable[[Record], Cell]:
         value = record.value(name)
         if value is None:
             return Cell("")
-        return Cell("<0.001" if value.value < 0.0005 else f"{value.value:.3f}", value.value)
+        return Cell("<0.001" if value.value < 0.0005 else f"{value.value:.3f}", value.value, name)
 
     return cell
 
@@ -164,7 +167,7 @@ def signed(name: str, digits: int, scale: float = 1.0) -> Callable[[Record], Cel
             return Cell("")
         low, high = (bound * scale for bound in value.interval)
         text = f"{value.value * scale:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
-        return Cell(text, value.value)
+        return Cell(text, value.value, name)
 
     return cell
 
@@ -272,6 +275,43 @@ TRACKS = (
             Column("decode ms", "latency at batch 1, median", bare("decode_latency_p50_ms", 1)),
             Column("memory", "of one call beyond weights and images, GiB", bare("call_memory_bytes", 2, 2.0**-30)),
         ),
+    ),
+    Track(
+        id="tokenizer-structure",
+        title="What tokenizers are made of",
+        about="Counted from shapes at official size; latents as float32. By size of code, which is no merit.",
+        value="bits_per_image",
+        rising=False,
+        columns=(
+            NAME,
+            Column("parameters", "in millions", bare("parameters", 1, 1e-6)),
+            Column("tensors", "of the release's checkpoint", bare("state_entries", 0)),
+            Column("px", "side of the images", bare("image_size", 0)),
+            Column("tokens", "per image, of the whole code", bare("tokens", 0)),
+            Column("codebook", "entries of one codebook", bare("codebook_size", 0)),
+            Column("bits/px", "bits per pixel of the whole code", bare("bits_per_pixel", 4)),
+            Column("ratio", "bits of the 8-bit image by bits of its code", bare("compression_ratio", 1)),
+            Column("encode G", "multiply-accumulates of encoding, in billions", bare("encode_macs", 1, 1e-9)),
+            Column("decode G", "multiply-accumulates of decoding, in billions", bare("decode_macs", 1, 1e-9)),
+        ),
+        holds=lambda record: record.spec.task == "structure",
+    ),
+    Track(
+        id="classifier-structure",
+        title="What classifiers and token reduction cost",
+        about="Multiply-accumulates by the formula that papers print as GFLOPs, counted from shapes at official size.",
+        value="macs",
+        rising=False,
+        columns=(
+            NAME,
+            Column("parameters", "in millions", bare("parameters", 2, 1e-6)),
+            Column("px", "side of the images", bare("image_size", 0)),
+            Column("left", "tokens after the last block, class token included", bare("tokens_left", 0)),
+            Column("GMACs", "of the model, by the formula", bare("macs", 3, 1e-9)),
+            Column("own", "of what the method computes beside the model, in millions", bare("macs_method", 1, 1e-6)),
+            Column("%", "of the unreduced model's", bare("macs_ratio", 1, 100)),
+        ),
+        holds=lambda record: record.spec.task == "structure" and record.value("bits_per_image") is None,
     ),
     Track(
         id="throughput",

@@ -33,8 +33,7 @@ def check_images(images: Tensor, image_size: int) -> None:
         raise MethodError(f"images must be floating point in [0, 1], got {images.dtype}")
     if images.dim() != 4 or tuple(images.shape[1:]) != (3, image_size, image_size):
         raise MethodError(f"images must be (B, 3, {image_size}, {image_size}), got {tuple(images.shape)}")
-    # What is compiled is not looked into: reading a value would break its graph.
-    if images.numel() and not torch.compiler.is_compiling():
+    if _readable(images):
         low, high = torch.stack(torch.aminmax(images.detach())).tolist()
         if not (low >= -SLACK and high <= 1.0 + SLACK):
             raise MethodError(f"images must be in [0, 1], got values from {low:.3g} to {high:.3g}")
@@ -69,7 +68,7 @@ def check_codes(
         raise MethodError(f"codes must be {shape}, got {tuple(codes.shape)}")
     if longest is not None:
         _check_count(codes.shape[1], longest, variable=variable)
-    if codes.numel():
+    if _readable(codes):
         low, high = (values.reshape(-1, len(sizes)).amin(0) for values in (codes, -codes))
         for index, (least, most, size) in enumerate(zip(low.tolist(), (-high).tolist(), sizes, strict=True)):
             if least < 0 or most >= size:
@@ -127,6 +126,11 @@ def pack_latents(latents: Tensor, lengths: Tensor | None = None) -> Tokens:
     if lengths is None:
         lengths = torch.full((latents.shape[0],), latents.shape[1], dtype=torch.int64, device=latents.device)
     return Tokens(lengths=lengths, bits=lengths.double() * LATENT_BITS * latents.shape[2], latents=latents)
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Whether values may be looked at: not while a graph is compiled, which that would break, nor of shapes alone."""
+    return bool(tensor.numel()) and not torch.compiler.is_compiling() and tensor.untyped_storage().device.type != "meta"
 
 
 def _check_count(count: int, longest: int, *, variable: bool) -> None:

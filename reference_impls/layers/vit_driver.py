@@ -90,7 +90,7 @@ class ReducedViT(nn.Module):
         state, counts = self._embed(images), list[Tensor]()
         for block in range(self.backbone.depth):
             state = self._run_block(block, state, counts)
-        return torch.stack(counts, dim=1).unflatten(1, (self.backbone.depth, 2))
+        return torch.stack(counts, dim=1).view(-1, self.backbone.depth, 2)
 
     def trace(self, images: Tensor) -> Trace:
         """The same pass, with the tokens after every block and where each original token went."""

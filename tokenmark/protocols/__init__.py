@@ -5,9 +5,9 @@ from tokenmark.protocols.base import Protocol
 from tokenmark.protocols.imagenet import IMAGENET
 from tokenmark.protocols.libraries import LIBRARIES
 from tokenmark.protocols.mini import MINI
-from tokenmark.protocols.throughput import THROUGHPUT
+from tokenmark.protocols.throughput import STRUCTURE, THROUGHPUT
 
-PROTOCOLS = {protocol.id: protocol for protocol in (MINI, *IMAGENET, *LIBRARIES, THROUGHPUT)}
+PROTOCOLS = {protocol.id: protocol for protocol in (MINI, *IMAGENET, *LIBRARIES, THROUGHPUT, STRUCTURE)}
 
 
 def get(name: str) -> Protocol:

@@ -1,4 +1,4 @@
-"""The protocol of speed alone: no data set is read, and nothing that depends on pixels or weights is measured."""
+"""The protocols that read no data: speed alone, and structure alone. Nothing depends on pixels or weights."""
 
 from tokenmark.protocols.base import Protocol
 
@@ -27,4 +27,10 @@ THROUGHPUT = Protocol(
     model_precision="as-given",
     stochastic_encoder="as-given",
     comparable_with="other numbers under `throughput` on the same device, in the same precision and batch sizes",
+)
+
+STRUCTURE = THROUGHPUT.but(
+    id="structure",
+    title="What a method is made of, at its official size: counted from shapes, with no weights, images or device",
+    comparable_with="the sizes and costs that papers print: they depend on nothing but the architecture",
 )

@@ -4,8 +4,11 @@ from tokenmark.tasks.base import Task
 from tokenmark.tasks.classification import CLASSIFICATION
 from tokenmark.tasks.generation import GENERATION
 from tokenmark.tasks.reconstruction import RECONSTRUCTION
+from tokenmark.tasks.structure import STRUCTURE
 from tokenmark.tasks.tokenization import TOKENIZATION
 
-TASKS: dict[str, Task] = {task.name: task for task in (RECONSTRUCTION, GENERATION, CLASSIFICATION, TOKENIZATION)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (RECONSTRUCTION, GENERATION, CLASSIFICATION, TOKENIZATION, STRUCTURE)
+}
 
 __all__ = ["TASKS", "Task"]

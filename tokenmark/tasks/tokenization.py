@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tokenmark import build, memory
-from tokenmark.contracts import Tokenizer, Tokens
 from tokenmark.errors import AuditError, TokenmarkError
 from tokenmark.measures import attention, energy, throughput
 from tokenmark.measures.base import Measure
@@ -21,9 +20,9 @@ from tokenmark.measures.throughput import Timing
 from tokenmark.records import Value
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context, Outcome, Task
+from tokenmark.tasks.coding import BOTH, DECODE, ENCODE, Coder
 from tokenmark.tasks.inputs import Noise, filled
 
-ENCODE, DECODE, BOTH = "encode", "decode", "both"
 COMPILED = "both, compiled"
 SAME_CODES = 0.98
 """The share of codes that a second encoding of the same images, by a fresh copy, must give again."""
@@ -74,10 +73,10 @@ class TokenizationSession:
         return outcome
 
     def _point(self, batch: int, timing: Timing, warnings: list[str]) -> Point:
-        coder = _Coder(self._tokenizer, self._spec, self._device)
+        coder = Coder(self._tokenizer, self._spec, self._device)
         images = filled(self._data, batch, self._device)
         calls = coder.calls(images)
-        _audit(coder, _Coder(copy.deepcopy(self._tokenizer), self._spec, self._device), images)
+        _audit(coder, Coder(copy.deepcopy(self._tokenizer), self._spec, self._device), images)
         if timing.compiled:
             calls |= _compiled(coder, images, warnings)
         timed = throughput.measure(calls, images, timing)
@@ -91,49 +90,7 @@ class TokenizationSession:
         return Point(timed, {}, kernels, known, joules)
 
 
-class _Coder:
-    """A tokenizer's calls on the path that is timed: noise from a seed, text features that are drawn."""
-
-    def __init__(self, tokenizer: Tokenizer, spec: RunSpec, device: torch.device) -> None:
-        self.tokenizer, self._device, self._seed = tokenizer, device, spec.seed
-        self._half = spec.precision == "bfloat16"
-        self._info = tokenizer.info
-
-    def encode(self, images: Tensor) -> Tokens:
-        """Tokens of images on the device."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            return self.tokenizer.encode(images, None, self._noise() if self._info.stochastic else None)
-
-    def decode(self, tokens: Tokens) -> Tensor:
-        """Images of tokens."""
-        more: dict[str, Any] = {"generator": self._noise()} if self._info.draws_to_decode else {}
-        if self._info.text is not None:
-            drawn = torch.rand(self._info.text, generator=torch.Generator().manual_seed(self._seed))
-            more["text"] = drawn.to(self._device).expand(len(tokens.lengths), -1, -1)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            return self.tokenizer.decode(tokens, **more)
-
-    def calls(self, images: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
-        """What is timed, by name; decoding starts from the tokens of `images`, which are made once."""
-        with torch.inference_mode():
-            tokens = self.encode(images)
-        return {
-            ENCODE: lambda given: _content(self.encode(given)),
-            DECODE: lambda _given: self.decode(tokens),
-            BOTH: lambda given: self.decode(self.encode(given)),
-        }
-
-    def _noise(self) -> torch.Generator:
-        return torch.Generator(self._device).manual_seed(self._seed)
-
-
-def _content(tokens: Tokens) -> Tensor:
-    content = tokens.codes if tokens.codes is not None else tokens.latents
-    assert content is not None  # noqa: S101  one of the two is always there
-    return content
-
-
-def _audit(coder: _Coder, fresh: _Coder, images: Tensor) -> None:
+def _audit(coder: Coder, fresh: Coder, images: Tensor) -> None:
     """The calls that are timed must give, on images and on their negatives, what a fresh copy gives.
 
     Raises:
@@ -152,7 +109,7 @@ def _audit(coder: _Coder, fresh: _Coder, images: Tensor) -> None:
                 raise AuditError(f"two decodings of the same tokens differ by {off:.2g} of their length")
 
 
-def _compiled(coder: _Coder, images: Tensor, warnings: list[str]) -> Mapping[str, Callable[[Tensor], Tensor]]:
+def _compiled(coder: Coder, images: Tensor, warnings: list[str]) -> Mapping[str, Callable[[Tensor], Tensor]]:
     """Encoding and decoding through torch.compile, if that succeeds; that it does not is a warning."""
     both = torch.compile(lambda given: coder.decode(coder.encode(given)), dynamic=False)
     try:
