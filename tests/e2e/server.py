@@ -14,7 +14,7 @@ from typing import NoReturn
 
 WANTED = (
     *("alembic", "click", "filelock", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_agg"),
-    *("matplotlib.backends.backend_svg", "numpy", "PIL.Image", "psutil", "pydantic", "rich.progress", "rich.table"),
+    *("numpy", "PIL.Image", "psutil", "pydantic", "rich.progress", "rich.table"),
     *("safetensors.torch", "sklearn.datasets", "scipy.linalg", "scipy.stats", "sqlalchemy.orm", "timm"),
     *("timm.models.vision_transformer", "torch", "torch.utils.flop_counter", "torchmetrics.functional.image"),
     *("mlflow", "mlflow.entities", "mlflow.store.artifact.local_artifact_repo"),

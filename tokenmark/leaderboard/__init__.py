@@ -1,1 +1,1 @@
-"""The leaderboard page: a pure function of the records."""
+"""The leaderboard: a static site that is a pure function of a results folder."""

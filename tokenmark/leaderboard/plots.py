@@ -1,129 +1,157 @@
-"""The page's plots, as SVG with real text. Points are told apart by their labels and marks, not by colour alone."""
+"""What the plots show: points with intervals, and the Pareto front. A script draws it; a CSV says the same."""
 
-import io
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from tokenmark.leaderboard import csvs, names
+from tokenmark.leaderboard.view import Figure, File
 from tokenmark.records import Record, Value
 from tokenmark.tracks import Group, Track, name_cell
 
-INK = "#1f2933"
-MARKS = "osD^vPX*<>"
+Z95 = 1.96
 
 
-def of(track: Track, group: Group) -> list[str]:
-    """The plots of one group of a track, as SVG elements."""
-    drawers: dict[str, tuple[Callable[[Group], str], ...]] = {
-        "reconstruction": (_quality_tokens, _rate_distortion),
-        "throughput": (_accuracy_speed,),
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One direction of a plot."""
+
+    value: str
+    """Name of the record's value."""
+    title: str
+    better: Literal["lower", "higher"]
+    scale: float = 1.0
+    """What a value is multiplied by before it is shown."""
+    base: int = 0
+    """Base of a logarithmic axis; 0 for a linear one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A plot that a track has."""
+
+    id: str
+    title: str
+    x: Axis
+    y: Axis
+    needs: str = ""
+    """A value without which a record has no place in it."""
+
+
+RFID = Axis("rfid", "rFID", "lower", base=10)
+TOP1 = Axis("top1", "top-1 %", "higher", scale=100.0)
+
+PLOTS: dict[str, tuple[Kind, ...]] = {
+    "reconstruction": (
+        # a file's tokens are its bytes: only codes of a codebook are counted beside each other
+        Kind("tokens", "Quality against tokens", Axis("tokens_per_image", "tokens per image", "lower", base=2), RFID,
+             needs="codebook_use"),
+        Kind("bits", "Quality against bits", Axis("bits_per_pixel", "bits per pixel", "lower", base=10), RFID),
+    ),
+    "accuracy": (
+        Kind("macs", "Accuracy against cost", Axis("macs", "MACs of one image, millions", "lower", scale=1e-6), TOP1),
+    ),
+    "throughput": (
+        Kind("speed", "Accuracy against throughput",
+             Axis("speedup_best", "speed-up over the fastest unreduced model", "higher"), TOP1),
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A record in a plot, in the records' own units."""
+
+    record: Record
+    x: Value
+    y: Value
+    front: bool = False
+    """Whether no other point is at least as good in both directions, and better in one."""
+
+
+def of_group(track: Track, group: Group, table: str) -> list[tuple[Figure, File]]:
+    """The plots of a group that have two points at least, with their CSV; `table` is the anchor of its table."""
+    found = []
+    for kind in PLOTS.get(track.id, ()):
+        points = _points(kind, group.records)
+        if len(points) > 1:
+            path = names.data_file(track.id, group.records[0].spec.protocol, group.heading, kind.id)
+            found.append((_figure(kind, points, path, table), File(path, _csv(kind, points))))
+    return found
+
+
+def _points(kind: Kind, records: Sequence[Record]) -> list[Point]:
+    found = [
+        Point(record, x, y)
+        for record in records
+        if (x := record.value(kind.x.value)) is not None
+        and (y := record.value(kind.y.value)) is not None
+        and (not kind.needs or record.value(kind.needs) is not None)
+    ]
+    goods = [(_signed(kind.x, point.x.value), _signed(kind.y, point.y.value)) for point in found]
+    marked = zip(found, goods, strict=True)
+    return [Point(point.record, point.x, point.y, front=on_front(good, goods)) for point, good in marked]
+
+
+def on_front(point: tuple[float, float], points: Iterable[tuple[float, float]]) -> bool:
+    """Whether no other of `points` is at least as good in both, and better in one; more is better."""
+    return not any(other != point and other[0] >= point[0] and other[1] >= point[1] for other in points)
+
+
+def _signed(axis: Axis, value: float) -> float:
+    return value if axis.better == "higher" else -value
+
+
+def bounds(value: Value) -> tuple[float, float] | None:
+    """The 95 % interval: its own, or that of its standard error."""
+    if value.interval is not None:
+        return value.interval
+    return (value.value - Z95 * value.se, value.value + Z95 * value.se) if value.se is not None else None
+
+
+def _csv(kind: Kind, points: Sequence[Point]) -> bytes:
+    header = ["method", "run"]
+    for axis in (kind.x, kind.y):
+        header += [axis.value, f"{axis.value}_low", f"{axis.value}_high"]
+    rows: list[list[csvs.Number]] = []
+    for point in points:
+        row: list[csvs.Number] = [name_cell(point.record).text, point.record.run]
+        for value in (point.x, point.y):
+            row += [value.value, *(bounds(value) or (None, None))]
+        rows.append([*row, "yes" if point.front else "no"])
+    return csvs.written([*header, "pareto"], rows)
+
+
+def _figure(kind: Kind, points: Sequence[Point], csv: str, table: str) -> Figure:
+    front = [name_cell(point.record).text for point in points if point.front]
+    about = (
+        f"{len(points)} points: {kind.y.title} ({kind.y.better} is better) against {kind.x.title}"
+        f" ({kind.x.better} is better). Filled marks and the stepped line are the Pareto front:"
+        f" {', '.join(front)}."
+    )
+    data = {
+        "x": _axis(kind.x, [point.x for point in points]),
+        "y": _axis(kind.y, [point.y for point in points]),
+        "points": [_point(kind, point) for point in points],
     }
-    return [draw(group) for draw in drawers.get(track.id, ()) if len(group.records) > 1]
+    return Figure(kind.title, about, data, csv, table)
 
 
-def _quality_tokens(group: Group) -> str:
-    """Draw rFID against the number of tokens, of methods whose tokens are codes (a file's are its bytes)."""
-    tokenizers = [record for record in group.records if record.value("codebook_use") is not None]
-    x = "tokens_per_image"
-    return _quality(tokenizers, x, "Tokens per image", group.heading) if len(tokenizers) > 1 else ""
+def _axis(axis: Axis, values: Sequence[Value]) -> dict[str, Any]:
+    logarithmic = axis.base if all(value.value > 0 for value in values) else 0
+    return {"title": axis.title, "better": axis.better, "base": logarithmic}
 
 
-def _rate_distortion(group: Group) -> str:
-    """Draw rFID against bits per pixel, where every method can stand."""
-    return _quality(group.records, "bits_per_pixel", "Bits per pixel", group.heading)
-
-
-def _quality(records: Sequence[Record], against: str, title: str, heading: str) -> str:
-    """Draw rFID against another value, both on logarithmic axes; one line per method."""
-    lines: defaultdict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        lines[record.spec.method].append(record)
-    figure, axes = _figure(title, "rFID (lower is better)")
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    for place, (name, line) in enumerate(sorted(lines.items())):
-        points = sorted(
-            ((_number(r, against), _number(r, "rfid"), _se(r, "rfid"), r) for r in line), key=lambda p: p[:2]
-        )
-        x, y, error, shown = zip(*points, strict=True)
-        axes.errorbar(x, y, yerror_of(y, error), marker=MARKS[place % len(MARKS)], capsize=2, label=name, linewidth=1.2)
-        for at, up, record in zip(x, y, shown, strict=True):
-            if record.spec.tokens is not None:
-                axes.annotate(str(record.spec.tokens), (at, up), (4, 4), textcoords="offset points", fontsize=8)
-    _legend(figure)
-    return _svg(figure, f"rFID against {title.lower()}; numbers beside points are token counts; {heading}")
-
-
-def yerror_of(values: Sequence[float], errors: Sequence[float]) -> list[list[float]]:
-    """Error bars of 1.96 standard errors that stay above zero, for a logarithmic axis."""
-    below = [min(1.96 * error, 0.9 * value) for value, error in zip(values, errors, strict=True)]
-    return [below, [1.96 * error for error in errors]]
-
-
-def _accuracy_speed(group: Group) -> str:
-    """Draw top-1 against throughput in turns with the unreduced model, with both intervals."""
-    figure, axes = _figure("Throughput, relative to the fastest unreduced model (more is better)", "Top-1 %")
-    drawn = 0
-    for record in group.records:
-        top1, rate = record.value("top1"), record.value("speedup_best")
-        if top1 is None or rate is None:
-            continue
-        axes.errorbar(
-            [rate.value],
-            [top1.value * 100],
-            xerr=_interval_bars(rate),
-            yerr=[[bar[0] * 100] for bar in _interval_bars(top1)],
-            marker=MARKS[drawn % len(MARKS)],
-            capsize=2,
-            linewidth=1,
-            label=name_cell(record).text,
-        )
-        drawn += 1
-    _legend(figure)
-    return _svg(figure, f"Top-1 accuracy against throughput; {group.heading}") if drawn > 1 else ""
-
-
-def _legend(figure: Any) -> None:
-    """Names under the plot, where they cover no point."""
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-
-
-def _interval_bars(value: Value) -> list[list[float]]:
-    low, high = value.interval or (value.value, value.value)
-    return [[max(value.value - low, 0.0)], [max(high - value.value, 0.0)]]
-
-
-def _number(record: Record, name: str) -> float:
-    value = record.value(name)
-    return value.value if value is not None else float("nan")
-
-
-def _se(record: Record, name: str) -> float:
-    value = record.value(name)
-    return (value.se or 0.0) if value is not None else 0.0
-
-
-def _figure(x: str, y: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # noqa: PLC0415  a second to import, and not for every command
-
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.grid(visible=True, alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=INK)
-    return figure, axes
-
-
-def _svg(figure: Any, description: str) -> str:
-    """The figure as an SVG element with a description for those who do not see it."""
-    import matplotlib as mpl  # noqa: PLC0415
-    from markupsafe import escape  # noqa: PLC0415
-
-    out = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "tokenmark", "font.family": "sans-serif"}):
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
+def _point(kind: Kind, point: Point) -> dict[str, Any]:
+    shown = {
+        "name": name_cell(point.record).text,
+        "method": point.record.spec.method,
+        "front": point.front,
+        "length": point.record.spec.tokens,
+    }
+    for letter, axis, value in (("x", kind.x, point.x), ("y", kind.y, point.y)):
+        low, high = bounds(value) or (None, None)
+        shown[letter] = value.value * axis.scale
+        shown[f"{letter}1"] = low if low is None else low * axis.scale
+        shown[f"{letter}2"] = high if high is None else high * axis.scale
+    return shown
