@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from recipes import reduction, zoo
+from recipes import findings, reduction, zoo
 from tokenmark import tables
 from tokenmark.protocols import PROTOCOLS
 from tokenmark.protocols.base import MEANINGS
@@ -71,7 +71,8 @@ def readme(root: Path) -> str:
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     out = io.StringIO()
-    records = [record for record in Results(root / "results").all() if record.spec.site == SITE]
+    every = Results(root / "results").all()
+    records = [record for record in every if (record.spec.site, record.spec.suite) == (SITE, "mini")]
     tables.print_tracks(records, Console(file=out, width=WIDTH, highlight=False), most=MOST)
     shown = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
     return f"{head}{BEGIN}\n```text\n{shown}\n```\n{END}{tail}"
@@ -171,6 +172,7 @@ def main(check: bool) -> None:
         "docs/tokenizers.md": zoo.page(root),
         "docs/reducers.md": reduction.reducers_page(root),
         "docs/backbones.md": reduction.backbones_page(),
+        "docs/findings.md": findings.page(root),
     }
     for path, text in ((root / name, text) for name, text in pages.items()):
         if not path.exists() or path.read_text(encoding="utf-8") != text:

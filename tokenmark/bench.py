@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tokenmark import display, plan, runner, suites, tables
 from tokenmark.errors import MissingDataError, TokenmarkError, UnknownNameError
-from tokenmark.leaderboard import page as leaderboard_page
+from tokenmark.leaderboard import site as leaderboard_site
 from tokenmark.records import Record
 from tokenmark.shelf import Shelf
 from tokenmark.store import Results
@@ -66,15 +66,25 @@ class Bench:
         self._display = display.Display(None if self._world.leads else Console(quiet=True))
 
     def run(
-        self, names: Sequence[str], suites_folder: Path, methods: tuple[str, ...], *, limit: int | None, page: bool
+        self,
+        names: Sequence[str],
+        suites_folder: Path,
+        methods: tuple[str, ...],
+        *,
+        limit: int | None,
+        page: bool,
+        runs: tuple[str, ...] = (),
     ) -> int:
-        """Run suites; gives the exit status: 0 if all that has what it needs is measured, 2 otherwise."""
+        """Run suites, or of them the runs named in `runs` (see `plan.chosen`).
+
+        Gives the exit status: 0 if all that has what it needs is measured, 2 otherwise.
+        """
         loaded = {path.stem: suites.load(path) for path in (suites.find(name, suites_folder) for name in names)}
         known = {job.method for suite in loaded.values() for job in suite.jobs}
         for method in methods:
             if method not in known:
                 raise UnknownNameError(f"method in suite {' and '.join(loaded)}", method, known)
-        return self.measure(loaded, methods, limit=limit, page=page)
+        return self.measure(loaded, methods, limit=limit, page=page, runs=runs)
 
     def measure(
         self,
@@ -83,13 +93,14 @@ class Bench:
         *,
         limit: int | None = None,
         page: bool,
+        runs: tuple[str, ...] = (),
     ) -> int:
         """Measure suites that were read or made, by the names that their records take; gives the status, as `run`."""
         summary = runner.Summary()
         with self._locked():
             site = self._world.lead(self._results.site)
             for name, suite in loaded.items():
-                planned = self._planned(suite, name, site, methods, limit)
+                planned = plan.chosen(self._planned(suite, name, site, methods, limit), runs)
                 with self._display.suite(suite.title, len(planned)):
                     summary.add(
                         runner.run_all(
@@ -132,7 +143,7 @@ class Bench:
         tables.print_tracks(summary.records)
         self._display.summary(summary)
         if page and summary.records:
-            written = leaderboard_page.write(self._results, self._results.root / "site" / "index.html")
+            written = leaderboard_site.write(self._results, self._results.root / "site")
             self._display.places(written, uri(self._results))
 
     def _track(self, records: list[Record]) -> None:

@@ -85,10 +85,10 @@ def test_show_and_compare(finished: Place):
 
 
 def test_leaderboard_goes_where_it_is_told(finished: Place, place: Place):
-    out = place.folder / "page.html"
+    out = place.folder / "pages"
     output = finished.call("leaderboard", "--results", finished.results, "--out", out).well()
-    assert output.strip() == f"Page: {out}"
-    assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert output.strip() == f"Page: {out / 'index.html'}"
+    assert (out / "index.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_a_folder_without_records(place: Place):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes import docs, movement, reduction, zoo
+from recipes import docs, findings, movement, reduction, zoo
 from tokenmark import backbones, build, plan, suites
 from tokenmark.data import catalog
 from tokenmark.store import Results
@@ -35,6 +35,10 @@ def test_reducers_page():
 
 def test_backbones_page():
     assert (ROOT / "docs/backbones.md").read_text() == reduction.backbones_page(), "run `nox -s docs`"
+
+
+def test_findings_page():
+    assert (ROOT / "docs/findings.md").read_text() == findings.page(ROOT), "run `nox -s docs`"
 
 
 def test_protocols_page():

@@ -1,10 +1,12 @@
 """Fixtures of the engine's tests."""
 
+import shutil
 import sys
 
 import pytest
 import torch
 
+from tests.tokenmark import clone
 from tokenmark import registry
 from tokenmark.data import catalog
 from tokenmark.tasks.base import Context
@@ -30,6 +32,22 @@ def inception_file(tmp_path_factory):
 def context(digits_folder):
     """The processor, and the digits."""
     return Context(torch.device("cpu"), digits_folder)
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory, digits_folder):
+    """A clone with two records, measured once. Only to be read."""
+    root = tmp_path_factory.mktemp("clone")
+    head = clone.begin(root)
+    clone.measure(root, head, digits_folder)
+    clone.commit(root, "Records")
+    return root
+
+
+@pytest.fixture
+def root(measured, tmp_path):
+    """A copy of the clone with measured records, to be harmed."""
+    return shutil.copytree(measured, tmp_path / "clone")
 
 
 @pytest.fixture

@@ -21,8 +21,12 @@ VERBS = (
     "tokenize",
     "fid",
     "parity",
+    "verify",
     "show",
     "compare",
+    "reproduce",
+    "submit",
+    "check-results",
     "leaderboard",
     "sync",
 )
@@ -42,7 +46,7 @@ class Verbs(click.Group):
             near = difflib.get_close_matches(cmd_name, VERBS, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(VERBS)}"
             ctx.fail(f"unknown command '{cmd_name}': {hint}")
-        command: click.Command = importlib.import_module(f"tokenmark.cli.{cmd_name}_").command
+        command: click.Command = importlib.import_module(f"tokenmark.cli.{cmd_name.replace('-', '_')}_").command
         return command
 
 

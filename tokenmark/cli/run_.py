@@ -14,6 +14,9 @@ HUB = "hub"
 @click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
 @click.option("--method", "--methods", "methods", multiple=True, help="Only these methods; commas or repeats.")
 @click.option(
+    "--run", "runs", multiple=True, metavar="PREFIX", help="Only runs whose names (or experiments) begin so; repeats."
+)
+@click.option(
     "--limit", type=click.IntRange(min=2), help="At most so many images a run; its records say: not comparable."
 )
 @device_option
@@ -43,6 +46,7 @@ HUB = "hub"
 def command(
     suites: tuple[str, ...],
     methods: tuple[str, ...],
+    runs: tuple[str, ...],
     limit: int | None,
     device: str,
     data: Path,
@@ -81,4 +85,4 @@ def command(
         source=ImageNetSource(source, console()) if source is not None else None,
     )
     named = tuple(name.strip() for given in methods for name in given.split(",") if name.strip())
-    return bench.run(suites, suites_folder, named, limit=limit, page=page)
+    return bench.run(suites, suites_folder, named, limit=limit, page=page, runs=runs)

@@ -71,7 +71,7 @@ MISTAKES = [
     (("throughput", "--models", "test_vit", "--device", "tpu9"), "device 'tpu9' cannot be used"),
     (("show", "--jsn"), "--json"),
     (("show", "abcdef"), "no record in results/records begin with 'abcdef'"),
-    (("compare", "abcd"), "Missing argument 'SECOND'"),
+    (("compare", "abcd"), "Missing argument 'B'"),
     (("list", "method"), "'method' is not one of 'methods', 'suites'"),
 ]
 
@@ -147,16 +147,16 @@ def test_an_altered_record_stops_show_and_the_page(run, stored, tmp_path):
 
 
 def test_leaderboard(run, stored, tmp_path):
-    status, out, _ = run("leaderboard", "--out", "page.html")
+    status, out, _ = run("leaderboard", "--out", "pages")
     assert status == 0
-    page = (tmp_path / "page.html").read_text()
-    assert str(tmp_path / "page.html") in out
+    assert str(tmp_path / "pages" / "index.html") in out
+    listed = (tmp_path / "pages" / "records" / "index.html").read_text()
     for record in stored:
-        assert record.run in page
+        assert record.run in listed
 
 
 def test_a_page_that_cannot_be_written(run, stored, tmp_path):
     (tmp_path / "file").write_text("")
-    status, _, err = run("leaderboard", "--out", "file/page.html")
+    status, _, err = run("leaderboard", "--out", "file/pages")
     assert status == 2
     assert "cannot write" in err

@@ -1,0 +1,54 @@
+"""Whether a job of a suite gives a run, by names alone: neither data nor weights need be here."""
+
+from tokenmark import build, plan, protocols, registry
+from tokenmark.contracts import ReducerMethod
+from tokenmark.spec import RunSpec
+from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, StructureJob, Suite
+
+
+def gives(job: Job, loaded: Suite, spec: RunSpec) -> bool:
+    """Whether this job of a suite, once planned, has a run with the specification's names, settings and measures.
+
+    Raises:
+        TokenmarkError: the specification has a setting that its method does not have.
+    """
+    seed = protocols.get(loaded.protocol).seed if loaded.seed is None else loaded.seed
+    asked = (job.task, job.method, job.batch_size or loaded.batch_size, seed)
+    if asked != (spec.task, spec.method, spec.batch_size, spec.seed):
+        return False
+    return plan.measures_of(job) == spec.measures and _timed(loaded, spec) and _of_task(job, spec)
+
+
+def _timed(loaded: Suite, spec: RunSpec) -> bool:
+    """Whether it was timed as long, as often and in such batches as the suite says."""
+    if "throughput" not in spec.measures:
+        return not spec.timing
+    table = loaded.timing.model_dump(mode="json") if loaded.timing else {}
+    return bool(table) and all(spec.timing.get(name) == each for name, each in table.items())
+
+
+def _of_task(job: Job, spec: RunSpec) -> bool:
+    match job:
+        case ReconstructionJob():
+            lengths: list[int | None] = [*job.tokens] if job.tokens else [None]
+            return job.variant == spec.variant and spec.tokens in lengths
+        case GenerationJob():
+            return (job.variant, job.preset) == (spec.variant, spec.settings.get("preset"))
+        case ClassificationJob(model=str()):
+            asked = spec.budget in job.budget if job.budget else not spec.budget
+            return asked and (job.model, job.precision) == (spec.model, spec.precision) and _set(job, spec)
+        case StructureJob():
+            return (job.variant, job.model) == (spec.variant, spec.model) and _set(job, spec)
+        case _:
+            return (job.variant, job.precision) == (spec.variant, spec.precision)
+
+
+def _set(job: ClassificationJob | StructureJob, spec: RunSpec) -> bool:
+    """Whether the run has what the job sets; a budget finds the method's own knob."""
+    if job.model is None:
+        return not spec.settings
+    found = registry.get_as(ReducerMethod, job.method)
+    given, held = build.settings_of(found, job.settings), build.settings_of(found, spec.settings)
+    free = {found.knob.setting} if spec.budget and found.knob else set()
+    names = {*job.settings, *spec.settings} - free
+    return all(getattr(given, name) == getattr(held, name) for name in names)
