@@ -43,7 +43,7 @@ from tokenmark.weights import Weights
 
 NO_IMAGES = (TokenizationJob, StructureJob)
 """Jobs that read no data and no weights."""
-ANY_DEVICE = "any"
+ANY_DEVICE = "any device"
 """Where nothing depends on the device."""
 
 

@@ -77,10 +77,10 @@ def groups(track: Track, records: Iterable[Record]) -> list[Group]:
             spec = record.spec
             model = f"model {spec.model}" if spec.model else ""
             budget = f"at most {spec.budget} of MACs" if spec.budget else ""
-            unseen = "counted from shapes" if spec.task == "structure" else "random images"
-            n = f"{spec.samples:,} images" if spec.samples else unseen
+            n = f"{spec.samples:,} images" if spec.samples else "random images"
+            seen = ("counted from shapes",) if spec.task == "structure" else (n, spec.precision, spec.device)
             protocol = f"protocol {spec.protocol} v{spec.protocol_version}"
-            key = (protocol, model, budget, n, spec.precision, spec.device, f"by {spec.site}")
+            key = (protocol, model, budget, *seen, f"by {spec.site}")
             found[tuple(part for part in key if part)].append(record)
     return [Group(" · ".join(key), tuple(track.rank(group))) for key, group in sorted(found.items())]
 

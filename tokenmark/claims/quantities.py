@@ -55,7 +55,7 @@ QUANTITIES: dict[str, Quantity] = {
     for each in (
         Quantity("parameters", "parameters", "structure", ("parameters",)),
         Quantity("state-entries", "tensors of the checkpoint", "structure", ("state_entries",)),
-        Quantity("macs", "MACs (papers print them as GFLOPs)", "structure", ("macs", "macs_total")),
+        Quantity("macs", "MACs", "structure", ("macs", "macs_total")),
         Quantity("encode-macs", "MACs of encoding", "structure", ("encode_macs",)),
         Quantity("decode-macs", "MACs of decoding", "structure", ("decode_macs",)),
         Quantity("image-size", "side of the images", "structure", ("image_size",)),
@@ -94,7 +94,7 @@ QUANTITIES: dict[str, Quantity] = {
         Quantity("decode-rate", "images decoded per second", "speed", ("decode_images_per_second",), "higher"),
         Quantity("latency", "latency at batch 1", "speed", ("latency_p50_ms",), "lower"),
         Quantity("memory", "memory of one call", "speed", ("call_memory_bytes",), "lower"),
-        Quantity("other", "what Tokenmark does not measure", "other", ()),
+        Quantity("other", "not measured here", "other", ()),
     )
 }
 

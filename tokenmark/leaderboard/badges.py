@@ -26,7 +26,7 @@ def of_record(record: Record, *, device: bool = False, standing: bool = True) ->
         found.append(subset)
     if str(record.details.get("weights", "")).startswith("random"):
         found.append(Badge("random weights", "differs", "", "weights were drawn: speed alone means something"))
-    if device:
+    if device and record.spec.task != "structure":
         name = "cpu" if record.environment.device == "cpu" else record.environment.device_name
         found.append(Badge(name, "plain", "", f"measured on {record.spec.device}"))
     return tuple(found)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tokenmark.claims import arithmetic, verdict
 from tokenmark.claims.judged import Judged
 from tokenmark.claims.quantities import AXES
 from tokenmark.claims.schema import UNSTATED, Subject
@@ -79,7 +80,7 @@ def _paper_row(file: str, judged: list[Judged]) -> Row:
 
 def _paper(file: str, judged: list[Judged]) -> File:
     paper = judged[0].filed.paper
-    grid = grids.of_claims(f"Claims of {paper.name}", judged)
+    grid = grids.of_claims(f"Claims of {paper.name}", judged, paper=False)
     return html.page(
         names.paper_page(file),
         "paper",
@@ -106,7 +107,8 @@ def _claim(judged: Judged) -> File:
         judged=judged,
         claim=claim,
         badge=badges.VERDICT_BADGES[judged.verdict],
-        measured=grids.measured(judged),
+        measured="" if judged.measured is None else verdict.shown(judged.measured),
+        arithmetic=arithmetic.of(judged),
         paper_page=names.paper_page(filed.file),
         source=html.outside(filed.paper.url),
         printed=list(_printed(judged)),

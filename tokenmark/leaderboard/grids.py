@@ -64,42 +64,37 @@ def of_records(label: str, records: Iterable[Record], standing: frozenset[str]) 
     )
 
 
-def of_claims(label: str, judged: Iterable[Judged], csv: str = "") -> Grid:
-    """Claims with their verdicts."""
-    return Grid(
-        label=label,
-        headings=(
-            Heading("claim", "what the number is of, in the paper's words", numeric=False),
-            Heading("verdict", "computed from the records whenever this site is made", numeric=False),
-            Heading("paper", numeric=False),
-            Heading("quantity", numeric=False),
-            Heading("claimed", "as printed"),
-            Heading("measured", "in the claim's unit, with its 95 % interval where an error is known"),
-            Heading("method", numeric=False),
-        ),
-        rows=tuple(map(_claim_row, judged)),
-        csv=csv,
+def of_claims(label: str, judged: Iterable[Judged], csv: str = "", *, paper: bool = True) -> Grid:
+    """Claims with their verdicts, those that were measured first; `paper` says of whom each is."""
+    headings = (
+        Heading("claim", "what the number is of, in the paper's words", numeric=False),
+        Heading("claimed", "as printed"),
+        Heading("measured", "in the claim's unit, with its 95 % interval where an error is known"),
+        Heading("verdict", "computed from the records whenever this site is made", numeric=False),
+        *((Heading("paper", numeric=False),) if paper else ()),
+        Heading("method", numeric=False),
     )
+    ordered = sorted(judged, key=lambda each: each.verdict == "not run")
+    return Grid(label=label, headings=headings, rows=tuple(_claim_row(each, paper=paper) for each in ordered), csv=csv)
 
 
-def _claim_row(judged: Judged) -> Row:
+def _claim_row(judged: Judged, *, paper: bool) -> Row:
     claim, file = judged.claim, judged.filed.file
-    method = claim.subject.method or ""
+    method, name = claim.subject.method or "", judged.filed.paper.name
     page = names.claim_page(file, claim.id)
     record = names.record_page(judged.records[0].run) if judged.records else ""
     return Row(
         (
-            Entry(claim.about, href=page, words=True),
-            Entry(judged.verdict, VERDICTS.index(judged.verdict), badges=(badges.VERDICT_BADGES[judged.verdict],)),
-            Entry(judged.filed.paper.name, href=names.paper_page(file)),
-            Entry(claim.about_quantity.title, words=True),
+            Entry(f"{claim.about}: {claim.about_quantity.title}", href=page, words=True),
             Entry(judged.claimed, float(claim.value), href=page),
             Entry(measured(judged), judged.measured, href=record),
+            Entry(judged.verdict, VERDICTS.index(judged.verdict), badges=(badges.VERDICT_BADGES[judged.verdict],)),
+            *((Entry(name, href=names.paper_page(file), words=True),) if paper else ()),
             Entry(method, href=names.method_page(method) if method else ""),
         ),
         {
             "verdict": judged.verdict,
-            "paper": judged.filed.paper.name,
+            "paper": name,
             "method": method or "not implemented",
             "quantity": claim.about_quantity.title,
         },
