@@ -71,7 +71,7 @@ def test_the_one_command_is_as_the_page_says():
     options = {name for parameter in run_.command.params for name in parameter.opts if name.startswith("--")}
     named = set(re.findall(r"`(--[a-z]+)", head))
     assert named - {"--nproc"} <= options
-    assert options - named == {"--method", "--page", "--suites"}
+    assert options - named == {"--method", "--run", "--page", "--suites"}
     assert "bench-imagenet" in (ROOT / "noxfile.py").read_text()
 
 

@@ -27,7 +27,7 @@ def in_the_repository(monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command, capsys):
     assert status_of(["verify", *shlex.split(command)]) == 0
-    assert "claims of 1 papers" in capsys.readouterr().out
+    assert " of 1 paper: " in capsys.readouterr().out
 
 
 def test_the_claim_is_told_as_the_page_shows_it(capsys):

@@ -43,7 +43,11 @@ def summary(judged: Sequence[Judged]) -> str:
     """The counts in one line."""
     papers = len({each.filed.file for each in judged})
     parts = [f"{number} {verdict}" for verdict, number in counts(judged).items() if number]
-    return f"{len(judged):,} claims of {papers} papers: {', '.join(parts)}"
+    return f"{_plural(len(judged), 'claim')} of {_plural(papers, 'paper')}: {', '.join(parts)}"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def print_table(judged: Sequence[Judged], *, reasons: bool, whole: bool = True, to: Console | None = None) -> None:

@@ -51,7 +51,7 @@ def test_computed_keeps_the_order():
 
 
 def test_every_task_measures_what_it_lists():
-    assert list(TASKS) == ["reconstruction", "generation", "classification", "tokenization"]
+    assert list(TASKS) == ["reconstruction", "generation", "classification", "tokenization", "structure"]
     assert all(task.measures and task.name == name for name, task in TASKS.items())
 
 
