@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tokenmark.claims.measured import Candidate, Measured
-from tokenmark.claims.quantities import SCALES, number
+from tokenmark.claims.quantities import SCALES
 from tokenmark.claims.schema import RATIO_UNITS, Claim, Subject
 from tokenmark.records import Record, Value
 
@@ -30,18 +30,15 @@ class Number:
     """What a reader must know beside the verdict: that a speed was measured on another device."""
 
 
-def number_of(claim: Claim, measured: Measured) -> Number | None:
-    """The number of the record that is most like the claim; of several readings the nearest. None: nothing measured it.
+def readings(claim: Claim, measured: Measured) -> list[Number]:
+    """The numbers of the records that are most like the claim; none: nothing measured it.
 
-    A quantity can be read in several ways where papers do not say which they counted (MACs with or without those of
-    the method itself): a claim that agrees with either is one that can be had by its own words.
+    A quantity can be read in several ways where papers do not say which they counted: MACs with or without those of
+    the method itself. The usual reading comes first.
     """
-    readings = [found for value in claim.about_quantity.values for found in _reading(claim, measured, value)]
-    if not readings:
-        return None
-    fewest = min(len(each.candidate.differing) for each in readings)
-    alike = [each for each in readings if len(each.candidate.differing) == fewest]
-    return min(alike, key=lambda each: abs(each.value - number(claim.value)))
+    found = [each for value in claim.about_quantity.values for each in _reading(claim, measured, value)]
+    fewest = min((len(each.candidate.differing) for each in found), default=0)
+    return [each for each in found if len(each.candidate.differing) == fewest]
 
 
 def _reading(claim: Claim, measured: Measured, value: str) -> Iterable[Number]:

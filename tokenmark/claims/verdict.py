@@ -11,7 +11,7 @@ from tokenmark.claims.commands import Commands
 from tokenmark.claims.files import Filed
 from tokenmark.claims.judged import Judged, Verdict, claimed
 from tokenmark.claims.measured import Measured
-from tokenmark.claims.numbers import Number, number_of
+from tokenmark.claims.numbers import Number, readings
 from tokenmark.claims.quantities import SCALES, number
 from tokenmark.claims.schema import RATIO_UNITS, Claim
 from tokenmark.records import Record
@@ -41,17 +41,25 @@ def _judge(filed: Filed, measured: Measured, commands: Commands) -> Judged:
     if claim.kind != "absolute" and (claim.baseline is None or claim.baseline.method is None):
         which = f"the baseline ({claim.baseline_name})" if claim.baseline_name else "its baseline"
         return Judged(filed, "not run", f"{which} is no method here", needs="a record of the baseline")
-    found = number_of(claim, measured)
-    if found is None and measured.knows(claim):
+    found = readings(claim, measured)
+    if not found and measured.knows(claim):
         return Judged(filed, "not run", "its records do not tell this of a method of its kind")
-    if found is None:
+    if not found:
         command, needs = commands.to_run(claim)
         return Judged(filed, "not run", f"nothing here measured it; it needs {needs}", command=command, needs=needs)
-    return _compared(filed, found)
+    return _compared(filed, _agreeing(claim, found))
+
+
+def _agreeing(claim: Claim, found: Sequence[Number]) -> Number:
+    """Of several readings the first that agrees, else the nearest: a claim may be meant in any of them."""
+    for each in found:
+        if _off(claim, each.value, tolerance(claim, each)[0]) == 0.0:
+            return each
+    return min(found, key=lambda each: abs(each.value - number(claim.value)))
 
 
 def _compared(filed: Filed, found: Number) -> Judged:
-    """The verdict on what was measured, of several readings of the claim the one that agrees."""
+    """The verdict on what was measured."""
     claim = filed.claim
     allowed, why = tolerance(claim, found)
     off = _off(claim, found.value, allowed)
