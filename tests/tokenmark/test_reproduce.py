@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.long import takes_long
 from tests.tokenmark import clone, make
 from tokenmark import pinned, reproduce
 from tokenmark.checkout import Checkout
@@ -200,6 +201,7 @@ def whole(root):
     return root, clone.resealed(record, environment={"commit": head})
 
 
+@takes_long
 def test_by_another_process(whole, tmp_path, digits_folder):
     """The command line of a checkout, run by this very interpreter: what is installed for it is tried by hand only."""
     root, record = whole
