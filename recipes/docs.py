@@ -12,11 +12,11 @@ from rich.console import Console
 
 from recipes import findings, reduction, zoo
 from tokenmark import tables
+from tokenmark.cells import significant
 from tokenmark.protocols import PROTOCOLS
 from tokenmark.protocols.base import MEANINGS
 from tokenmark.store import Results
 from tokenmark.terminal import WIDTH
-from tokenmark.tracks import significant
 
 SITE = "tokenmark"
 """The site of the records that come with the repository; whoever measures in a clone has another."""

@@ -42,9 +42,8 @@ def allowed(one: Value, other: Value) -> float | None:
 
 def half_width(value: Value) -> float | None:
     """Half of a value's 95 % interval; None where no error is known."""
-    if value.se is not None:
-        return 1.96 * value.se
-    return (value.interval[1] - value.interval[0]) / 2 if value.interval is not None else None
+    bounds = value.bounds
+    return None if bounds is None else (bounds[1] - bounds[0]) / 2
 
 
 def tolerance(one: Value, other: Value) -> float:

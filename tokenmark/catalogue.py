@@ -83,14 +83,14 @@ def expanded(names: Iterable[str], suites_folder: Path) -> list[str]:
 
 def _read_by(path: Path) -> list[str]:
     """Names of published weights that a suite's jobs read, in their order, the networks that judge first."""
-    from tokenmark import networks, plan, protocols, suites  # noqa: PLC0415  as above
+    from tokenmark import jobs, networks, protocols, suites  # noqa: PLC0415  as above
     from tokenmark.tasks.base import SEEN  # noqa: PLC0415  as above
 
     suite = suites.load(path)
     protocol = protocols.get(suite.protocol)
     names: dict[str, None] = {}
     for job in suite.jobs:
-        measures = set(plan.measures_of(job))
+        measures = set(jobs.measures_of(job))
         if measures & SEEN and protocol.port in networks.EXTRACTORS:
             names[networks.EXTRACTORS[protocol.port]] = None
         if "lpips" in measures:

@@ -7,14 +7,10 @@ from typing import Any
 
 from tokenmark.checkout import Checkout
 from tokenmark.errors import RecordError, TokenmarkError
-from tokenmark.files import canonical_json
 from tokenmark.records import Record, parse
 from tokenmark.recordview import SHORTEST, beyond_errors, find, flat
 from tokenmark.store import Results
 from tokenmark.tracks import current
-
-NOT_ASKED = {"implementation", "weights", "data", "protocol_sha256", "tokenmark", "device", "site"}
-"""What a specification says beside what was asked for: what it was made of, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,5 +169,5 @@ def compare(first: Side, second: Side) -> Comparison:
 
 def _by_request(records: Iterable[Record]) -> dict[str, Record]:
     newest = sorted(records, key=lambda record: (record.started, record.run))
-    found = {canonical_json(record.spec.model_dump(mode="json", exclude=NOT_ASKED)): record for record in newest}
+    found = {record.spec.question: record for record in newest}
     return dict(sorted(found.items(), key=lambda item: (item[1].spec.suite, item[1].spec.task, item[1].spec.title)))

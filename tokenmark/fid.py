@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tokenmark import distances, extractors, networks, protocols, sets, tables
+from tokenmark.cells import significant
 from tokenmark.errors import DataError
 from tokenmark.networks import Given
 from tokenmark.number_types import number_types
@@ -18,7 +19,6 @@ from tokenmark.protocols.libraries import LIBRARIES
 from tokenmark.records import Value
 from tokenmark.sets import ImageSet
 from tokenmark.terminal import console
-from tokenmark.tracks import significant
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from tokenmark import (
     registry,
     splits,
 )
-from tokenmark.contracts import ClassifierMethod, GeneratorMethod, ReducerMethod, TokenizerMethod
+from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod
 from tokenmark.errors import SuiteError, TokenmarkError, UnknownNameError
+from tokenmark.jobs import NO_IMAGES, check_names, measures_of
 from tokenmark.measures import lpips
 from tokenmark.measures.throughput import Timing
 from tokenmark.protocols import Protocol
@@ -37,12 +38,11 @@ from tokenmark.suites import (
     Suite,
     TokenizationJob,
 )
-from tokenmark.tasks import TASKS
 from tokenmark.tasks.base import SEEN, Context
 from tokenmark.weights import Weights
 
-NO_IMAGES = (TokenizationJob, StructureJob)
-"""Jobs that read no data and no weights."""
+PROMPTS = "prompts/openai-80"
+"""What a zero-shot classifier is told, under the name that records give it."""
 ANY_DEVICE = "any device"
 """Where nothing depends on the device."""
 
@@ -56,67 +56,6 @@ class Planned:
     problem: TokenmarkError | None = None
     warnings: tuple[str, ...] = ()
     """What its record must say of its weights."""
-
-
-def check_names(suite: Suite) -> None:
-    """Refuse a suite that names what does not exist, before anything is measured.
-
-    Raises:
-        UnknownNameError: a method, variant, preset, model or setting that does not exist.
-        SuiteError: a setting of a wrong type, or a measure that needs data or weights which are not there.
-    """
-    for job in suite.jobs:
-        _check_measures(job, protocols.get(suite.protocol))
-        match job:
-            case ReconstructionJob() | TokenizationJob():
-                registry.variant_of(registry.get_as(TokenizerMethod, job.method), job.variant)
-            case GenerationJob():
-                method = registry.get_as(GeneratorMethod, job.method)
-                registry.variant_of(method, job.variant)
-                build.preset_of(method, job.preset)
-            case StructureJob(variant=str(variant)):
-                found: Any = registry.get_as((TokenizerMethod, ClassifierMethod), job.method)
-                registry.variant_of(found, variant)
-            case StructureJob(model=str(model)):
-                backbones.get(model)
-                build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
-            case ClassificationJob(model=None):
-                build.own_variant(job.method, job.variant or "")
-            case ClassificationJob(model=str(model)):
-                backbones.get(model)
-                build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
-                for budget in job.budget:
-                    budgets.parse(budget)
-
-
-def _check_measures(job: Job, protocol: Protocol) -> None:
-    speed = "list measures = ['cost', 'throughput']"
-    if isinstance(job, NO_IMAGES):
-        return
-    if protocol.data == NO_DATA and not isinstance(job, ClassificationJob):
-        raise SuiteError(f"protocol {protocol.id} reads no data, which {job.task} needs: choose another protocol")
-    if not isinstance(job, ClassificationJob) or "accuracy" not in measures_of(job):
-        return
-    if protocol.data == NO_DATA:
-        raise SuiteError(f"protocol {protocol.id} reads no data, so {job.method} has no accuracy there: {speed}")
-    if job.model is not None:
-        _check_accuracy(job, job.model, protocol, speed)
-
-
-def _check_accuracy(job: ClassificationJob, model: str, protocol: Protocol, speed: str) -> None:
-    """Refuse the accuracy of what knows nothing, or knows other classes."""
-    known = backbones.get(model)
-    if known.classes and not str(protocol.data).startswith("imagenet-"):
-        raise SuiteError(f"{model} is told ImageNet's classes, and {protocol.data} has others: choose another protocol")
-    if registry.get_as(ReducerMethod, job.method).trained:
-        raise SuiteError(f"{job.method} has weights of its own, and no accuracy untrained: name a variant, or {speed}")
-    if known.random:
-        raise SuiteError(f"{model} has random weights, so {job.method} has no accuracy on it: {speed}")
-
-
-def measures_of(job: Job) -> tuple[str, ...]:
-    """What a job measures."""
-    return tuple(job.measures if job.measures is not None else TASKS[job.task].usual)
 
 
 def plan(
@@ -227,7 +166,7 @@ def _spec(
     if isinstance(job, ClassificationJob) and part.get("model") and backbones.get(part["model"]).classes:
         from tokenmark import zeroshot  # noqa: PLC0415  open_clip takes seconds to import, and few runs need it
 
-        data = {**data, "prompts/openai-80": zeroshot.prompts_sha256()}
+        data = {**data, PROMPTS: zeroshot.prompts_sha256()}
     measures = measures_of(job)
     timed = "throughput" in measures
     return RunSpec(

@@ -11,6 +11,8 @@ from tokenmark.files import canonical_json, sha256_text
 from tokenmark.spec import RunSpec, Sha256
 
 SCHEMA_VERSION = 2
+Z95 = 1.96
+"""Standard errors on either side of a value that 95 % of repetitions lie within."""
 
 
 class Value(pydantic.BaseModel):
@@ -26,6 +28,13 @@ class Value(pydantic.BaseModel):
     """Standard error."""
     interval: tuple[float, float] | None = None
     """95 % interval."""
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The 95 % interval, its own or that of its standard error; None where no error is known."""
+        if self.interval is not None:
+            return self.interval
+        return (self.value - Z95 * self.se, self.value + Z95 * self.se) if self.se is not None else None
 
 
 class Picture(pydantic.BaseModel):

@@ -11,6 +11,9 @@ TaskName = Literal["reconstruction", "generation", "classification", "tokenizati
 Precision = Literal["float32", "bfloat16"]
 LONG = 6
 """Numbers of a setting that are told in a title."""
+MADE_OF = {"implementation", "weights", "data", "protocol_sha256", "tokenmark"}
+"""What of a specification says of what a run was made, and not what was asked for."""
+WHERE = {"device", "site"}
 Sha256 = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -63,13 +66,17 @@ class RunSpec(pydantic.BaseModel):
     @property
     def experiment(self) -> str:
         """The same for everybody who runs this experiment, wherever: the hash without device and site."""
-        return sha256_text(canonical_json(self.model_dump(mode="json", exclude={"device", "site"})))
+        return sha256_text(canonical_json(self.model_dump(mode="json", exclude=WHERE)))
 
     @property
     def request(self) -> str:
         """What was asked for and where, whatever it was made of: the same after sources, weights or data changed."""
-        made_of = {"implementation", "weights", "data", "protocol_sha256", "tokenmark"}
-        return sha256_text(canonical_json(self.model_dump(mode="json", exclude=made_of)))
+        return sha256_text(canonical_json(self.model_dump(mode="json", exclude=MADE_OF)))
+
+    @property
+    def question(self) -> str:
+        """What was asked for, whatever it was made of and wherever: `request` without device and site."""
+        return sha256_text(canonical_json(self.model_dump(mode="json", exclude=MADE_OF | WHERE)))
 
     @property
     def title(self) -> str:

@@ -12,6 +12,8 @@ from tokenmark.claims.judged import VERDICTS
 from tokenmark.claims.quantities import QUANTITIES
 from tokenmark.claims.schema import Paper
 from tokenmark.cli.main import status_of
+from tokenmark.cli.verify_ import NAMES
+from tokenmark.records import Z95
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "verify.md").read_text(encoding="utf-8")
@@ -45,6 +47,7 @@ def test_the_example_is_a_claim():
 
 def test_all_verdicts_stand_there_with_their_signs():
     rows = dict(re.findall(r"^\| `(.)` \| ([a-z ]+) \|", TEXT, re.MULTILINE))
+    assert NAMES == VERDICTS
     assert rows == {report.MARKS[name]: name for name in VERDICTS}
 
 
@@ -53,7 +56,7 @@ def test_tolerances_are_the_codes():
     assert {QUANTITIES[name].port for name in ("gfid", "rfid", "sfid", "precision")} == {0.002}
     assert "0.002 for FID, sFID and precision, 0.003 for recall, 0.15 for the Inception score" in text
     assert (QUANTITIES["recall"].port, QUANTITIES["inception-score"].port) == (0.003, 0.15)
-    assert (verdict.ERRORS, verdict.ABOUT) == (1.96, 0.05)
+    assert (Z95, verdict.ABOUT) == (1.96, 0.05)
     assert {each.name for each in QUANTITIES.values() if each.port} == {
         "rfid", "gfid", "sfid", "inception-score", "precision", "recall",
     }  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.tokenmark import make
-from tokenmark import backbones, plan, protocols, registry, suites
+from tokenmark import backbones, jobs, plan, protocols, registry, suites
 from tokenmark.contracts import TokenizerMethod
 from tokenmark.data import catalog
 from tokenmark.errors import DataError, SuiteError, UnknownNameError, WeightsError
@@ -134,9 +134,9 @@ def test_a_wrong_name_stops_the_suite_before_it_begins(tmp_path, job, message):
 
 def test_a_method_of_another_kind_or_a_setting_of_another_type():
     with pytest.raises(Exception, match="'tome' is a reducer, but a tokenizer is needed here"):
-        plan.check_names(suite({**JPEG, "method": "tome"}))
+        jobs.check_names(suite({**JPEG, "method": "tome"}))
     with pytest.raises(SuiteError, match=r"setting r of tome: .*integer.*got 'four'"):
-        plan.check_names(suite({**TOME, "settings": {"r": "four"}}))
+        jobs.check_names(suite({**TOME, "settings": {"r": "four"}}))
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_random_weights_and_no_data_are_in_the_specification(tmp_path):
 )
 def test_what_cannot_be_measured_without_data_or_weights(job, protocol, message):
     with pytest.raises(SuiteError, match=message):
-        plan.check_names(suite(job, protocol=protocol))
+        jobs.check_names(suite(job, protocol=protocol))

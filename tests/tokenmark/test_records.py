@@ -114,3 +114,9 @@ def test_another_schema(version):
 
 def test_layout_is_not_part_of_the_seal():
     assert parse(json.dumps(MADE, indent=4).encode(), "made").seal == MADE["seal"]
+
+
+def test_bounds_are_the_interval_or_that_of_the_standard_error():
+    assert Value(name="rfid", value=2.0, n=5, se=0.5).bounds == pytest.approx((1.02, 2.98))
+    assert Value(name="rfid", value=2.0, n=5, se=0.5, interval=(1, 4)).bounds == (1, 4)
+    assert Value(name="rfid", value=2.0, n=5).bounds is None

@@ -99,3 +99,11 @@ def test_title():
         method="tome", variant=None, model="vit-mini", settings={"per_block": [4, 2], "proportional": False}, tokens=8
     )
     assert made.title == "tome/vit-mini per_block=4-2 proportional=False tokens=8"
+
+
+def test_a_question_is_the_same_wherever_and_of_whatever_it_was_asked():
+    here = make.spec()
+    made = {"implementation": make.digest("other"), "weights": {}, "data": {}, "tokenmark": "9"}
+    assert here.question == make.spec(device="cuda: Other", site="elsewhere", **made).question
+    assert here.request != make.spec(site="elsewhere").request
+    assert here.question != make.spec(seed=1).question

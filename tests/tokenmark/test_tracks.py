@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tokenmark import make
-from tokenmark import tracks
+from tokenmark.cells import Cell, significant
 from tokenmark.records import Value
-from tokenmark.tracks import TRACKS, groups, significant
+from tokenmark.tracks import TRACKS, groups
 
 BY_ID = {track.id: track for track in TRACKS}
 
@@ -166,8 +166,8 @@ def test_cells_without_a_value_are_empty():
     record = make.record([Value(name="rfid", value=0.0, n=2, se=0.0)])
     found = cells("reconstruction", record)
     assert found["rFID"].text == "0 ± 0"
-    assert found["SSIM"] == tracks.Cell("")
-    assert cells("accuracy", make.record())["difference"] == tracks.Cell("")
+    assert found["SSIM"] == Cell("")
+    assert cells("accuracy", make.record())["difference"] == Cell("")
 
 
 def test_sites_are_not_ranked_together():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tokenmark import backbones, plan, suites, zeroshot
+from tokenmark import backbones, jobs, suites, zeroshot
 from tokenmark.contracts import Release
 from tokenmark.errors import MethodError, SuiteError, UnknownNameError, WeightsError
 from tokenmark.shelf import Shelf
@@ -109,4 +109,4 @@ def test_a_data_set_of_other_classes_is_refused():
         }
     )
     with pytest.raises(SuiteError, match="is told ImageNet's classes"):
-        plan.check_names(suite)
+        jobs.check_names(suite)

@@ -19,7 +19,7 @@ class Commands:
     suites: Mapping[str, Suite] = field(default_factory=dict)
 
     @classmethod
-    def of_folder(cls, folder: Path = Path("suites")) -> "Commands":
+    def of_folder(cls, folder: Path) -> "Commands":
         """The suites of a folder; none where it is not there."""
         return cls({path.stem: suites.load(path) for path in sorted(folder.glob("*.toml"))})
 
@@ -41,7 +41,7 @@ class Commands:
 
     def _of_structure(self, claim: Claim) -> tuple[str | None, str]:
         if self._holding("structure", claim.subject):
-            return f"tokenmark run structure --method {claim.subject.method}", "minutes on any machine"
+            return f"nox -s structure -- --method {claim.subject.method}", "minutes on any machine"
         return None, f"a job in suites/structure.toml: {_job('structure', claim.subject)}"
 
     def _of_quality(self, claim: Claim, method: Method) -> tuple[str | None, str]:

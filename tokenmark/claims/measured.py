@@ -43,32 +43,37 @@ class Measured:
     def candidates(self, claim: Claim, subject: Subject, value: str) -> list[Candidate]:
         """Records of a subject that have the value, the most alike first, and of equally alike ones the newest."""
         exact = claim.about_quantity.family == "quality"
-        found = [each for each in self._held(claim, subject, value) if is_of(each.record, subject, exact=exact)]
+        alike = (record for record in self._of_method(subject) if is_of(record, subject, exact=exact))
+        found = list(_candidates(alike, claim, value))
         newest = sorted(found, key=lambda each: each.record.started, reverse=True)
         return sorted(newest, key=lambda each: len(each.differing))
 
-    def knows(self, claim: Claim) -> bool:
-        """Whether what the claim is about was measured, in the task that tells its quantity of methods of its kind."""
-        family = claim.about_quantity.family
-        tasks = {"structure": {"structure"}}.get(family, set())
-        return claim.kind != "iso-accuracy" and any(
-            record.spec.task in tasks and is_of(record, claim.subject, exact=False)
-            for record in self._of.get(claim.subject.method or "", ())
+    def counted(self, claim: Claim) -> bool:
+        """Whether the structure of what a claim is about was counted: what its records lack is not told of its kind."""
+        return claim.about_quantity.family == "structure" and any(
+            record.spec.task == "structure" and is_of(record, claim.subject, exact=False)
+            for record in self._of_method(claim.subject)
         )
 
     def any_setting(self, claim: Claim, subject: Subject, value: str) -> list[Candidate]:
         """Records of a subject at any setting of it."""
-        return [
-            each
-            for each in self._held(claim, subject, value)
-            if is_of(each.record, subject.model_copy(update={"settings": _own(each.record.spec.settings)}))
-        ]
+        alike = (
+            record
+            for record in self._of_method(subject)
+            if is_of(record, subject.model_copy(update={"settings": _own(record.spec.settings)}))
+        )
+        return list(_candidates(alike, claim, value))
 
-    def _held(self, claim: Claim, subject: Subject, value: str) -> Iterable[Candidate]:
-        for record in self._of.get(subject.method or "", ()):
-            held = record.value(value)
-            if held is not None:
-                yield Candidate(record, held, tuple(_differing(claim, record)), tuple(_silent(claim)))
+    def _of_method(self, subject: Subject) -> list[Record]:
+        return self._of.get(subject.method or "", [])
+
+
+def _candidates(records: Iterable[Record], claim: Claim, value: str) -> Iterable[Candidate]:
+    silent = tuple(_silent(claim))
+    for record in records:
+        held = record.value(value)
+        if held is not None:
+            yield Candidate(record, held, tuple(_differing(claim, record)), silent)
 
 
 def is_of(record: Record, subject: Subject, *, exact: bool = True) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tokenmark.claims.measured import Candidate, Measured
 from tokenmark.claims.quantities import SCALES
 from tokenmark.claims.schema import RATIO_UNITS, Claim, Subject
-from tokenmark.records import Record, Value
+from tokenmark.records import Record
 
 SPEEDUPS = {"eager": ("speedup_eager",), "fused": ("speedup_fused",), "compiled": ("speedup_compiled",)}
 """The recorded ratio to each unreduced baseline; eager attention where a source does not say which it had."""
@@ -126,7 +126,7 @@ def _iso_accuracy(claim: Claim, measured: Measured, value: str) -> Iterable[Numb
     accuracy = _first(measured.candidates(claim, claim.baseline, "top1"))
     if base is None or accuracy is None:
         return
-    enough = accuracy.value.value - _half_width(accuracy.value)
+    enough = (accuracy.value.bounds or (accuracy.value.value,))[0]
     as_good = [
         each
         for each in measured.any_setting(claim, claim.subject, value)
@@ -137,10 +137,6 @@ def _iso_accuracy(claim: Claim, measured: Measured, value: str) -> Iterable[Numb
         ratio = least.value.value / base.value.value
         how = f" at {least.record.spec.title}"
         yield Number(RATIO_UNITS[claim.unit](ratio), least, (least.record, base.record), how)
-
-
-def _half_width(value: Value) -> float:
-    return 0.0 if value.interval is None else (value.interval[1] - value.interval[0]) / 2
 
 
 def _first(found: list[Candidate]) -> Candidate | None:

@@ -14,20 +14,17 @@ from tokenmark.claims.measured import Measured
 from tokenmark.claims.numbers import Number, readings
 from tokenmark.claims.quantities import SCALES, number
 from tokenmark.claims.schema import RATIO_UNITS, Claim
-from tokenmark.records import Record
+from tokenmark.records import Z95, Record
 
 SAMPLED = frozenset({"gfid", "sfid", "inception-score", "precision", "recall"})
 """Quantities whose number is another for other samples; the others repeat to the last digit on the same images."""
-ERRORS = 1.96
-"""Standard errors that a sampled number may be away."""
 ABOUT = 0.05
 """How far, in shares of it, a number may be from one that its source calls approximate."""
 
 
 def judge(filed: Sequence[Filed], records: Iterable[Record], commands: Commands | None = None) -> list[Judged]:
-    """A verdict for each claim from the current ones of these records."""
-    measured = Measured(records)
-    known = commands or Commands.of_folder()  # once: reading all suites for each claim took minutes
+    """A verdict for each claim from the current ones of these records; `commands` knows what would run the others."""
+    measured, known = Measured(records), commands or Commands()
     return [_judge(each, measured, known) for each in filed]
 
 
@@ -42,7 +39,7 @@ def _judge(filed: Filed, measured: Measured, commands: Commands) -> Judged:
         which = f"the baseline ({claim.baseline_name})" if claim.baseline_name else "its baseline"
         return Judged(filed, "not run", f"{which} is no method here", needs="a record of the baseline")
     found = readings(claim, measured)
-    if not found and measured.knows(claim):
+    if not found and claim.kind != "iso-accuracy" and measured.counted(claim):
         return Judged(filed, "not run", "its records do not tell this of a method of its kind")
     if not found:
         command, needs = commands.to_run(claim)
@@ -92,8 +89,8 @@ def tolerance(claim: Claim, found: Number) -> tuple[float, str]:
     port = claim.about_quantity.port / scale if claim.unit not in RATIO_UNITS or claim.kind == "absolute" else 0.0
     printed = claim.half_digit + port
     why = "half the last printed digit" + (f" and {port:g} between ports" if port else "")
-    errors = ERRORS * found.error if found.error is not None and claim.quantity in SAMPLED else 0.0
-    return (errors, "1.96 standard errors") if errors > printed else (printed, why)
+    errors = Z95 * found.error if found.error is not None and claim.quantity in SAMPLED else 0.0
+    return (errors, f"{Z95} standard errors") if errors > printed else (printed, why)
 
 
 def _off(claim: Claim, value: float, allowed: float) -> float:

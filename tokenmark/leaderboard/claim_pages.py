@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tokenmark.claims import arithmetic, verdict
+from tokenmark.claims import arithmetic, report, verdict
 from tokenmark.claims.judged import Judged
 from tokenmark.claims.quantities import AXES
 from tokenmark.claims.schema import UNSTATED, Subject
@@ -68,7 +68,7 @@ def _papers(contents: Contents) -> Grid:
 
 def _paper_row(file: str, judged: list[Judged]) -> Row:
     paper, page = judged[0].filed.paper, names.paper_page(file)
-    counts = [Entry(str(n or ""), n, page if n else "") for n in grids.verdict_counts(judged).values()]
+    counts = [Entry(str(n or ""), n, page if n else "") for n in report.counts(judged).values()]
     year = None if paper.year == UNSTATED else float(paper.year)
     named = (
         Entry(paper.name, href=page),
@@ -94,7 +94,7 @@ def _paper(file: str, judged: list[Judged]) -> File:
 
 
 def _counted(judged: list[Judged]) -> list[tuple[int, object]]:
-    counts = grids.verdict_counts(judged)
+    counts = report.counts(judged)
     return [(counts[verdict], badge) for verdict, badge in badges.VERDICT_BADGES.items() if counts[verdict]]
 
 

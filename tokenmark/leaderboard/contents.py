@@ -2,14 +2,19 @@
 
 import functools
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tokenmark.claims.judged import Judged
 from tokenmark.errors import RecordError
 from tokenmark.records import Record
 from tokenmark.store import Results
 from tokenmark.tracks import TRACKS, Group, Track, current, groups
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,11 @@ class Contents:
     @functools.cached_property
     def tracks(self) -> dict[tuple[Track, str], list[Group]]:
         """Groups by track and protocol, in the order of tracks."""
-        found: defaultdict[tuple[Track, str], list[Group]] = defaultdict(list)
-        for track in TRACKS:
-            for group in groups(track, self.records):
-                found[track, group.records[0].spec.protocol].append(group)
-        return dict(found)
+        return _grouped(
+            ((track, group.records[0].spec.protocol), group)
+            for track in TRACKS
+            for group in groups(track, self.records)
+        )
 
     @functools.cached_property
     def methods(self) -> list[str]:
@@ -44,36 +49,30 @@ class Contents:
     @functools.cached_property
     def by_method(self) -> dict[str, list[Record]]:
         """Records by method."""
-        found: defaultdict[str, list[Record]] = defaultdict(list)
-        for record in self.records:
-            found[record.spec.method].append(record)
-        return dict(found)
+        return _grouped((record.spec.method, record) for record in self.records)
 
     @functools.cached_property
     def claims_by_method(self) -> dict[str, list[Judged]]:
         """Judged claims by the method that they are about."""
-        found: defaultdict[str, list[Judged]] = defaultdict(list)
-        for each in self.judged:
-            if each.claim.subject.method is not None:
-                found[each.claim.subject.method].append(each)
-        return dict(found)
+        return _grouped((each.claim.subject.method, each) for each in self.judged if each.claim.subject.method)
 
     @functools.cached_property
     def claims_by_record(self) -> dict[str, list[Judged]]:
         """Judged claims by the runs that they were judged by."""
-        found: defaultdict[str, list[Judged]] = defaultdict(list)
-        for each in self.judged:
-            for run in dict.fromkeys(record.run for record in each.records):
-                found[run].append(each)
-        return dict(found)
+        return _grouped((run, each) for each in self.judged for run in {record.run for record in each.records})
 
     @functools.cached_property
     def papers(self) -> dict[str, list[Judged]]:
         """Judged claims by the file of their paper."""
-        found: defaultdict[str, list[Judged]] = defaultdict(list)
-        for each in self.judged:
-            found[each.filed.file].append(each)
-        return dict(found)
+        return _grouped((each.filed.file, each) for each in self.judged)
+
+
+def _grouped(pairs: Iterable[tuple[K, T]]) -> dict[K, list[T]]:
+    """What goes by each key, in order."""
+    found: defaultdict[K, list[T]] = defaultdict(list)
+    for key, each in pairs:
+        found[key].append(each)
+    return dict(found)
 
 
 def stored(results: Results) -> tuple[tuple[Record, ...], dict[str, Path]]:

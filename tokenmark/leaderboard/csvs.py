@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from tokenmark.cells import Column, name_cell
 from tokenmark.records import Value
-from tokenmark.tracks import Column, Group, Track, name_cell
+from tokenmark.tracks import Group, Track
 
 Number = float | int | str | None
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+from tokenmark.cells import Column
 from tokenmark.claims.judged import VERDICTS, Judged
 from tokenmark.claims.quantities import decimals
 from tokenmark.leaderboard import badges, names
 from tokenmark.leaderboard.view import Entry, Grid, Heading, Row
 from tokenmark.records import Record
-from tokenmark.tracks import Column, Group, Track
+from tokenmark.tracks import Group, Track
 
 
 def of_group(track: Track, group: Group, csv: str = "", *, device: bool = False) -> Grid:
@@ -112,9 +113,3 @@ def measured(judged: Judged) -> str:
         low, high = judged.interval
         text += f" [{low:,.{digits}f}, {high:,.{digits}f}]"
     return text
-
-
-def verdict_counts(judged: Iterable[Judged]) -> dict[str, int]:
-    """How many claims got each verdict, in the order of verdicts."""
-    verdicts = [each.verdict for each in judged]
-    return {verdict: verdicts.count(verdict) for verdict in VERDICTS}

@@ -1,7 +1,8 @@
 """The first page: what there is, and how to read it."""
 
+from tokenmark.claims import report
 from tokenmark.claims.judged import Judged
-from tokenmark.leaderboard import badges, grids, html, names
+from tokenmark.leaderboard import badges, html, names
 from tokenmark.leaderboard.contents import Contents
 from tokenmark.leaderboard.view import File
 from tokenmark.tracks import Group, Track
@@ -37,7 +38,7 @@ def _page_of(track: Track, protocol: str, groups: list[Group]) -> dict[str, obje
 
 
 def _verdicts(judged: tuple[Judged, ...]) -> list[dict[str, object]]:
-    counts = grids.verdict_counts(judged)
+    counts = report.counts(judged)
     return [
         {"badge": badge, "count": counts[verdict], "query": verdict.replace(" ", "+")}
         for verdict, badge in badges.VERDICT_BADGES.items()

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tokenmark.cells import name_cell
 from tokenmark.leaderboard import csvs, names
 from tokenmark.leaderboard.view import Figure, File
 from tokenmark.records import Record, Value
-from tokenmark.tracks import Group, Track, name_cell
-
-Z95 = 1.96
+from tokenmark.tracks import Group, Track
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +101,6 @@ def _signed(axis: Axis, value: float) -> float:
     return value if axis.better == "higher" else -value
 
 
-def bounds(value: Value) -> tuple[float, float] | None:
-    """The 95 % interval: its own, or that of its standard error."""
-    if value.interval is not None:
-        return value.interval
-    return (value.value - Z95 * value.se, value.value + Z95 * value.se) if value.se is not None else None
-
-
 def _csv(kind: Kind, points: Sequence[Point]) -> bytes:
     header = ["method", "run"]
     for axis in (kind.x, kind.y):
@@ -117,7 +109,7 @@ def _csv(kind: Kind, points: Sequence[Point]) -> bytes:
     for point in points:
         row: list[csvs.Number] = [name_cell(point.record).text, point.record.run]
         for value in (point.x, point.y):
-            row += [value.value, *(bounds(value) or (None, None))]
+            row += [value.value, *(value.bounds or (None, None))]
         rows.append([*row, "yes" if point.front else "no"])
     return csvs.written([*header, "pareto"], rows)
 
@@ -150,7 +142,7 @@ def _point(kind: Kind, point: Point) -> dict[str, Any]:
         "length": point.record.spec.tokens,
     }
     for letter, axis, value in (("x", kind.x, point.x), ("y", kind.y, point.y)):
-        low, high = bounds(value) or (None, None)
+        low, high = value.bounds or (None, None)
         shown[letter] = value.value * axis.scale
         shown[f"{letter}1"] = low if low is None else low * axis.scale
         shown[f"{letter}2"] = high if high is None else high * axis.scale

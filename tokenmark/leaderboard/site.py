@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenmark.claims import files, verdict
+from tokenmark.claims.commands import Commands
 from tokenmark.claims.judged import Judged
 from tokenmark.leaderboard import claim_pages, folder, html, index_page, method_pages, record_pages, track_pages
 from tokenmark.leaderboard.contents import Contents, stored
@@ -30,8 +31,14 @@ def write(results: Results, out: Path) -> Path:
 
 
 def judged(claims: Path, records: tuple[Record, ...]) -> tuple[Judged, ...]:
-    """The verdicts on all claims of a folder; none where it has no claims, for a results folder need not have any."""
-    return tuple(verdict.judge(files.load(claims), records)) if any(claims.glob("*.toml")) else ()
+    """The verdicts on all claims of a folder; none where it has no claims, for a results folder need not have any.
+
+    What would run the others is told by the suites that lie beside the results folder, as in the repository.
+    """
+    if not any(claims.glob("*.toml")):
+        return ()
+    commands = Commands.of_folder(claims.parent.resolve().parent / "suites")
+    return tuple(verdict.judge(files.load(claims), records, commands))
 
 
 def pages(contents: Contents) -> Iterator[File]:

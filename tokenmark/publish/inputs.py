@@ -9,7 +9,7 @@ from pathlib import Path
 from tokenmark import backbones, catalogue, pins, zeroshot
 from tokenmark.data import catalog, prepared
 from tokenmark.errors import TokenmarkError
-from tokenmark.publish.names import PROMPTS
+from tokenmark.plan import PROMPTS
 from tokenmark.spec import RunSpec
 from tokenmark.weights import Published
 

@@ -1,6 +1,6 @@
 """Whether a job of a suite gives a run, by names alone: neither data nor weights need be here."""
 
-from tokenmark import build, plan, protocols, registry
+from tokenmark import build, jobs, protocols, registry
 from tokenmark.contracts import ReducerMethod
 from tokenmark.spec import RunSpec
 from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, StructureJob, Suite
@@ -16,7 +16,7 @@ def gives(job: Job, loaded: Suite, spec: RunSpec) -> bool:
     asked = (job.task, job.method, job.batch_size or loaded.batch_size, seed)
     if asked != (spec.task, spec.method, spec.batch_size, spec.seed):
         return False
-    return plan.measures_of(job) == spec.measures and _timed(loaded, spec) and _of_task(job, spec)
+    return jobs.measures_of(job) == spec.measures and _timed(loaded, spec) and _of_task(job, spec)
 
 
 def _timed(loaded: Suite, spec: RunSpec) -> bool:
@@ -38,7 +38,8 @@ def _of_task(job: Job, spec: RunSpec) -> bool:
             asked = spec.budget in job.budget if job.budget else not spec.budget
             return asked and (job.model, job.precision) == (spec.model, spec.precision) and _set(job, spec)
         case StructureJob():
-            return (job.variant, job.model) == (spec.variant, spec.model) and _set(job, spec)
+            asked = (job.variant, job.model) == (spec.variant, spec.model) and spec.tokens in {None, *job.tokens}
+            return asked and _set(job, spec)
         case _:
             return (job.variant, job.precision) == (spec.variant, spec.precision)
 

@@ -1,20 +1,21 @@
 """Checks of what a record names: method, suite, protocol, and the hashes of what it was made of."""
 
 import tomllib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tokenmark import backbones, build, protocols, registry, suites
 from tokenmark.contracts import ClassifierMethod, GeneratorMethod, ReducerMethod, TokenizerMethod
+from tokenmark.plan import PROMPTS
 from tokenmark.protocols.throughput import NO_DATA
 from tokenmark.publish.jobs import gives
+from tokenmark.publish.numbers import NOT_OF_SAMPLES
 from tokenmark.publish.subject import Known, Subject
 from tokenmark.records import Record
 from tokenmark.spec import RunSpec
 
 IMAGELESS = ("tokenization", "structure")
 """Tasks that read no images, whatever their protocol."""
-PROMPTS = "prompts/openai-80"
-"""What a zero-shot classifier is told, under the name that records give it."""
 
 
 def method(_: Subject, record: Record, __: Known) -> str | None:
@@ -85,7 +86,7 @@ def samples(_: Subject, record: Record, __: Known) -> str | None:
     limited = next((text for text in record.warnings if text.startswith("not comparable:")), None)
     if wanted is not None and spec.samples not in {0, wanted}:
         return f"it is of {spec.samples:,} images where protocol {spec.protocol} takes {wanted:,}: leave out --limit"
-    if spec.samples == 0 and set(spec.measures) - {"cost", "size", "throughput"}:
+    if spec.samples == 0 and set(spec.measures) - set(NOT_OF_SAMPLES):
         return f"it measures {', '.join(spec.measures)} of no images"
     return f"its own warning says: {limited}" if limited else None
 
@@ -125,12 +126,17 @@ def _known_data(record: Record, name: str, digest: str, known: Known) -> str | N
             if digest == made
             else f"{name} has another hash than what is made here: measure on the data as they are"
         )
-    seen = {other.spec.data[name] for other in known.others(record) if name in other.spec.data}
-    if seen and digest not in seen:
-        return f"{name} is not what the other records were measured on: prepare it again by `tokenmark prepare`"
+    if _as_seen(name, digest, (other.spec.data for other in known.others(record)), known):
+        return None
+    return f"{name} is not what the other records were measured on: prepare it again by `tokenmark prepare`"
+
+
+def _as_seen(name: str, digest: str, others: Iterable[Mapping[str, str]], known: Known) -> bool:
+    """Whether other records name these bytes too; of what none names, a reader is told that nobody vouches for it."""
+    seen = {held[name] for held in others if name in held}
     if not seen:
         known.note(f"{name}: the first records of it; nothing here says whether its hash {digest[:12]} is right")
-    return None
+    return not seen or digest in seen
 
 
 def weights(_: Subject, record: Record, known: Known) -> str | None:
@@ -161,12 +167,9 @@ def _known_weights(record: Record, name: str, digest: str, known: Known) -> str 
     stated = inputs.stated(name, known.checkout.root, record.spec)
     if stated is not None:
         return None if digest == stated else f"weights {name} have another SHA-256 than was published: get them again"
-    seen = {other.spec.weights[name] for other in known.others(record) if name in other.spec.weights}
-    if seen and digest not in seen:
-        return f"weights {name} are not those of the other records: pin the right ones, and measure again"
-    if not seen:
-        known.note(f"weights {name}: nobody published a hash; the first record says {digest[:12]}")
-    return None
+    if _as_seen(name, digest, (other.spec.weights for other in known.others(record)), known):
+        return None
+    return f"weights {name} are not those of the other records: pin the right ones, and measure again"
 
 
 def _card(name: str) -> str | None:

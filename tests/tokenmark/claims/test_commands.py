@@ -50,7 +50,7 @@ def test_a_speed_names_the_sources_device(commands):
 def test_structure_needs_nothing_but_minutes(commands):
     facts = {"quantity": "parameters", "value": "641054735", **FREE, "resolution": 256}
     assert asked(commands, subject={"method": "titok", "variant": "l32"}, **facts) == (
-        "tokenmark run structure --method titok",
+        "nox -s structure -- --method titok",
         "minutes on any machine",
     )
 

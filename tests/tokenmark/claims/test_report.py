@@ -29,7 +29,7 @@ def test_every_verdict_is_told_in_words_and_by_a_sign(judged):
     assert "x not reproduced" in text
     assert "? not run" in text
     assert "12.34568" in text
-    assert "a [bold]strange[/] | one" in " ".join(text.split()) or "[bold]" in text
+    assert "[bold]strange[/]" in text
     assert "3 claims of 1 paper: 1 reproduced, 1 not reproduced, 1 not run" in text
     assert max(map(len, text.splitlines()[:8])) <= 100
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tokenmark import plan, speedsuite
+from tokenmark import jobs, speedsuite
 from tokenmark.cli import throughput_
 from tokenmark.cli.main import status_of
 from tokenmark.store import Results
@@ -85,4 +85,4 @@ def test_the_commands_of_the_page_are_understood(line):
     with click.Context(throughput_.command) as context:
         throughput_.command.parse_args(context, shlex.split(line))
     asked = {name: value for name, value in context.params.items() if name not in {"device", "results_folder"}}
-    plan.check_names(speedsuite.suite(**asked))
+    jobs.check_names(speedsuite.suite(**asked))

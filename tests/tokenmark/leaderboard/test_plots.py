@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.tokenmark import make
 from tests.tokenmark.leaderboard.made import TOKENIZED
 from tokenmark.leaderboard import plots
-from tokenmark.records import Value
 from tokenmark.tracks import TRACKS, groups
 
 BY_ID = {track.id: track for track in TRACKS}
@@ -69,12 +68,6 @@ def test_csv_holds_the_records_numbers_and_the_figure_their_display():
         assert point["y"] == top1.value * 100
         assert point["x"] == pytest.approx(12.345678)
         assert (point["x1"], point["y1"]) == (None, top1.interval[0] * 100)
-
-
-def test_an_interval_of_a_standard_error():
-    assert plots.bounds(Value(name="rfid", value=2.0, n=5, se=0.5)) == pytest.approx((1.02, 2.98))
-    assert plots.bounds(Value(name="rfid", value=2.0, n=5, se=0.5, interval=(1, 4))) == (1, 4)
-    assert plots.bounds(Value(name="rfid", value=2.0, n=5)) is None
 
 
 def test_methods_without_codes_have_no_place_among_tokens():

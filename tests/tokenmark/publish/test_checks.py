@@ -200,6 +200,7 @@ def test_sealed_again(root, check, tamper, words):
 STRUCTURE = [
     ("method", {"variant": "mini-17"}, "unknown variant of titok"),
     ("suite", {"variant": "s128"}, "no job that gives titok/s128"),
+    ("suite", {"tokens": 5}, "no job that gives titok/mini-16 tokens=5"),
     ("device", {"device": "cpu: Made, 1 threads"}, "its environment 'any device'"),
     ("measures", {"measures": ("size", "cost", "rfid")}, "it measures rfid"),
     ("samples", {"measures": ("size", "cost", "rfid")}, "of no images"),

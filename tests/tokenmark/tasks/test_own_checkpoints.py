@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.tokenmark import make
-from tokenmark import backbones, build, plan, registry
+from tokenmark import backbones, build, jobs, plan, registry
 from tokenmark.contracts import ClassifierMethod, ReducerMethod, Variant
 from tokenmark.errors import MissingWeightsError, SuiteError, UnknownNameError, WeightsError
 from tokenmark.shelf import Shelf
@@ -128,7 +128,7 @@ def test_a_checkpoint_of_another_size_is_refused(known, tmp_path):
 def test_what_cannot_be_measured(known, job, error, message):
     del known
     with pytest.raises(error, match=message):
-        plan.check_names(suite(**job))
+        jobs.check_names(suite(**job))
 
 
 @pytest.mark.parametrize("job", [{"model": "vit-mini", "variant": "made"}, {}, {"variant": "made", "budget": ["60%"]}])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.tokenmark import make
-from tokenmark import build, plan, protocols, registry, suites
+from tokenmark import build, jobs, protocols, registry, suites
 from tokenmark.errors import MethodError, SuiteError, UnknownNameError
 from tokenmark.measures.cost import counted_macs
 from tokenmark.suites import StructureJob, Suite
@@ -131,12 +131,12 @@ def test_jobs_that_cannot_be(tmp_path, job, error, says):
     text = f'version = 1\ntitle = "t"\nprotocol = "structure"\nbatch_size = 1\njobs = [{{ task = "structure", {job} }}]'
     (tmp_path / "s.toml").write_text(text)
     with pytest.raises(error, match=says):
-        plan.check_names(suites.load(tmp_path / "s.toml"))
+        jobs.check_names(suites.load(tmp_path / "s.toml"))
 
 
 def test_the_suite_holds_every_official_size_and_its_names_exist():
     suite: Suite = suites.load(ROOT / "suites/structure.toml")
-    plan.check_names(suite)
+    jobs.check_names(suite)
     assert protocols.get(suite.protocol).data == "none"
     held = {(job.method, job.variant) for job in suite.jobs if isinstance(job, StructureJob)}
     for name in registry.locations():
