@@ -24,16 +24,20 @@ __all__ = [
 EPS = 1e-6
 
 
-def timestep_features(times: Tensor, dim: int, max_period: float = 10000.0, factor: float = 1.0) -> Tensor:
+def timestep_features(
+    times: Tensor, dim: int, max_period: float = 10000.0, factor: float = 1.0, *, exact: bool = False
+) -> Tensor:
     """Cosines, then sines, of `times` `(B,)` at `dim // 2` frequencies: `(B, dim)`, float32 at least.
 
     The frequencies fall from `factor` to almost `factor` / `max_period` (Transformer, arXiv 1706.03762, section 3.5).
-    They are float32 numbers, as in the releases, whatever they are computed with afterwards. `dim` is even.
+    They are float32 numbers, as in the releases, whatever they are computed with afterwards; if `exact`, they are of
+    the type of the angles: float64 for times in float64. `dim` is even.
     """
     half = dim // 2
-    places = torch.arange(half, dtype=torch.float32, device=times.device)
+    known = at_least_float32(times)
+    places = torch.arange(half, dtype=known.dtype if exact else torch.float32, device=times.device)
     frequencies = torch.exp(-math.log(max_period) * places / half) * factor
-    angles = at_least_float32(times)[:, None] * frequencies
+    angles = known[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -45,18 +49,28 @@ class TimestepEmbedder(nn.Module):
         features: How many cosines and sines.
         max_period: The longest period of them.
         factor: What times are multiplied by.
+        exact: Whether frequencies are float64 where the network is, and not always float32.
     """
 
-    def __init__(self, width: int, features: int = 256, max_period: float = 10000.0, factor: float = 1.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        features: int = 256,
+        max_period: float = 10000.0,
+        factor: float = 1.0,
+        *,
+        exact: bool = False,
+    ) -> None:
         super().__init__()
-        self.features, self.max_period, self.factor = features, max_period, factor
+        self.features, self.max_period, self.factor, self.exact = features, max_period, factor, exact
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, times: Tensor) -> Tensor:
         """`(B,)` to `(B, width)`."""
         number_type = next(self.mlp.parameters()).dtype
-        exact = times.double() if number_type == torch.float64 else times.float()
-        out: Tensor = self.mlp(timestep_features(exact, self.features, self.max_period, self.factor).to(number_type))
+        wide = times.double() if number_type == torch.float64 else times.float()
+        waves = timestep_features(wide, self.features, self.max_period, self.factor, exact=self.exact)
+        out: Tensor = self.mlp(waves.to(number_type))
         return out
 
 
@@ -121,8 +135,10 @@ def modulation(width: int, parts: int) -> nn.Sequential:
     return nn.Sequential(nn.SiLU(), last)
 
 
-def grid_sincos(width: int, height: int, columns: int | None = None) -> Tensor:
-    """Fixed positions of a grid's cells in row-major order: `(height * columns, width)`, float32.
+def grid_sincos(
+    width: int, height: int, columns: int | None = None, *, number_type: torch.dtype = torch.float32
+) -> Tensor:
+    """Fixed positions of a grid's cells in row-major order: `(height * columns, width)`, computed in float64.
 
     The first half of the channels tells the column, the second the row; each half holds sines, then cosines, at
     `width / 4` frequencies that fall from 1 to almost 1 / 10000. `width` is a multiple of 4; a square if no `columns`.
@@ -135,7 +151,7 @@ def grid_sincos(width: int, height: int, columns: int | None = None) -> Tensor:
     row_part, col_part = (torch.cat([angles.sin(), angles.cos()], dim=1) for angles in (rows, cols))
     shape = (len(rows), len(cols), width // 2)
     grid = torch.cat([col_part[None].expand(shape), row_part[:, None].expand(shape)], dim=2)
-    return grid.flatten(0, 1).float()
+    return grid.flatten(0, 1).to(number_type)
 
 
 def unpatchify(tokens: Tensor, patch_size: int, height: int) -> Tensor:

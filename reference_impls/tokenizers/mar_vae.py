@@ -3,28 +3,21 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from reference_impls.layers.gaussian import DiagonalGaussian, draw_noise
-from reference_impls.layers.grid_vq import as_grid, as_rows
 from reference_impls.layers.kl_autoencoder import KlAutoencoder
+from reference_impls.layers.kl_tokenizer import KEYS, KlTokenizer
 from reference_impls.layers.ldm_conv import attention_levels
-from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.quantizers import TrainOutput
-from reference_impls.layers.tokenizer import LatentTokenizer, from_signed, to_signed
-from tokenmark.contracts import Layout, MethodError, Paper, TokenizerMethod, Variant
+from tokenmark.contracts import Layout, Paper, TokenizerMethod, Variant
 
 __all__ = ["KL16", "LATENT_SCALE", "METHOD", "MINI_CONFIG", "RENAMES", "MarVAE", "release_arguments"]
 
 LATENT_SCALE = 0.2325
 """What MAR multiplies KL-16's latents with, so that their standard deviation is about 1."""
 
-RENAMES = ((r"^(encoder|decoder|quant_conv|post_quant_conv)\.", r"vae.\1."),)
+RENAMES = KEYS
 """The release's key to that of a module which holds the autoencoder as `vae`."""
 
 
-class MarVAE(LatentTokenizer):
+class MarVAE(KlTokenizer):
     """An autoencoder with a Gaussian per cell of a grid (arXiv 2112.10752, section 3.1), in MAR's release.
 
     Its latents are the posterior's own. Generators see them times `latent_scale`, and divide before decoding.
@@ -52,8 +45,7 @@ class MarVAE(LatentTokenizer):
         decoder_attention: Collection[int] = (),
         latent_scale: float = LATENT_SCALE,
     ) -> None:
-        super().__init__()
-        self.vae = KlAutoencoder(
+        vae = KlAutoencoder(
             ch=ch,
             ch_mult=ch_mult,
             num_res_blocks=num_res_blocks,
@@ -61,26 +53,7 @@ class MarVAE(LatentTokenizer):
             encoder_attention=encoder_attention,
             decoder_attention=decoder_attention,
         )
-        if image_size % self.vae.factor:
-            raise MethodError(f"image_size must be a multiple of {self.vae.factor}, got {image_size}")
-        self.image_size, self.channels, self.latent_scale = image_size, z_channels, latent_scale
-        self.grid = image_size // self.vae.factor
-        self.max_tokens = self.grid**2
-
-    def posterior(self, images: Tensor) -> DiagonalGaussian:
-        """Differentiable: the Gaussian `(B, C, h, w)` of images in [0, 1]."""
-        return self.vae.posterior(to_signed(images.to(self.number_type)))
-
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """Differentiable: images in [0, 1], not clamped, of latents `(B, N, C)`."""
-        grid = as_grid(latents.to(self.number_type), self.grid)
-        return from_signed(at_least_float32(self.vae.decode(grid)))
-
-    def forward_train(self, images: Tensor, generator: torch.Generator) -> TrainOutput:
-        """One differentiable pass over images `(B, 3, S, S)`: latents are drawn, the loss is the mean KL divergence."""
-        posterior = self.posterior(images)
-        sample = posterior.sample(draw_noise(posterior.mean, generator))
-        return TrainOutput(self.decode_latents(as_rows(sample)), posterior.kl().mean(), None)
+        super().__init__(vae, image_size=image_size, latent_scale=latent_scale)
 
 
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,114 @@
+"""DiT: diffusion in SD-VAE's latents with a transformer whose norms the time and the class modulate."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from reference_impls.layers.diffusion_transformer import DiffusionTransformer
+from reference_impls.layers.dit_blocks import DiTBlock
+from reference_impls.layers.latent_diffusion import DiffusionSettings
+from reference_impls.tokenizers.sd_vae import LATENT_SCALE
+from tokenmark.contracts import GeneratorMethod, Layout, Paper, Tokenizer, Variant
+
+__all__ = ["METHOD", "PRESETS", "XL_2", "DiT", "build", "release_arguments"]
+
+
+class DiT(DiffusionTransformer):
+    """DiT (arXiv 2212.09748, section 3.2) with adaLN-Zero blocks.
+
+    Args:
+        depth: Blocks.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the MLPs over the width.
+        hidden_size: Width.
+        frame: As `DiffusionTransformer` takes it.
+    """
+
+    def __init__(self, *, depth: int, num_heads: int, mlp_ratio: float, hidden_size: int, **frame: Any) -> None:
+        super().__init__(hidden_size=hidden_size, **frame)
+        self.blocks = nn.ModuleList(DiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.finish(hidden_size)
+
+    def mixed(self, tokens: Tensor, condition: Tensor) -> Tensor:
+        """Tokens `(B, L, D)` and conditions `(B, D)` to tokens."""
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        return tokens
+
+
+def build(
+    tokenizer: Tokenizer | None,
+    *,
+    input_size: int,
+    patch_size: int = 2,
+    in_channels: int = 4,
+    hidden_size: int,
+    depth: int,
+    num_heads: int,
+    mlp_ratio: float = 4.0,
+    num_classes: int = 1000,
+    latent_scale: float = LATENT_SCALE,
+) -> DiT:
+    """A generator that writes for `tokenizer`; sizes are named as in the release.
+
+    Raises MethodError if the tokenizer does not read the latents that these sizes write.
+    """
+    generator = DiT(
+        input_size=input_size,
+        patch_size=patch_size,
+        in_channels=in_channels,
+        hidden_size=hidden_size,
+        depth=depth,
+        num_heads=num_heads,
+        mlp_ratio=mlp_ratio,
+        num_classes=num_classes,
+        latent_scale=latent_scale,
+    )
+    generator.attach(tokenizer)
+    return generator
+
+
+def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build`, without its tokenizer, for those of the release's class."""
+    names = ("input_size", "patch_size", "in_channels", "hidden_size", "depth", "num_heads", "mlp_ratio", "num_classes")
+    return {name: config[name] for name in names}
+
+
+XL_2: Mapping[str, Any] = {"hidden_size": 1152, "depth": 28, "num_heads": 16}
+"""The largest size, with patches of 2x2 latents; only it was released."""
+
+PRESETS: Mapping[str, DiffusionSettings] = {
+    "xl-2-paper": DiffusionSettings(steps=250, cfg_scale=1.5),
+    "xl-2-paper-cfg-1.25": DiffusionSettings(steps=250, cfg_scale=1.25),
+    "xl-2-paper-unguided": DiffusionSettings(steps=250, cfg_scale=1.0),
+}
+"""The rows of tables 2 and 3: gFID 2.27, 3.22 and 9.62 at 256 pixels, 3.04, 4.64 and 12.03 at 512."""
+
+METHOD = GeneratorMethod(
+    id="dit",
+    title="DiT",
+    idea="Diffusion with a plain transformer in place of the U-Net: time and class scale, shift and gate its blocks",
+    paper=Paper(
+        title="Scalable Diffusion Models with Transformers",
+        authors="William Peebles, Saining Xie",
+        year=2023,
+        url="https://arxiv.org/abs/2212.09748",
+    ),
+    settings=DiffusionSettings,
+    build=build,
+    layout=Layout(wrappers=("ema",)),
+    variants={
+        "xl-2-256": Variant(
+            config={**XL_2, "input_size": 32},
+            tokenizer="sd-vae/ft-ema",
+            note="weights: DiT-XL-2-256x256.pt, see facebookresearch/DiT (CC-BY-NC-4.0)",
+        ),
+        "xl-2-512": Variant(
+            config={**XL_2, "input_size": 64},
+            tokenizer="sd-vae/ft-ema-512",
+            note="weights: DiT-XL-2-512x512.pt, see facebookresearch/DiT (CC-BY-NC-4.0)",
+        ),
+    },
+    presets=PRESETS,
+)

@@ -1,0 +1,137 @@
+"""Halton-MaskGIT: which codes are decided when is told by Halton's points, and not by confidence."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.halton_sampling import HaltonSettings, sampled_codes
+from reference_impls.layers.halton_transformer import HaltonTransformer
+from reference_impls.layers.noise import Noise
+from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.token_checks import pack_codes
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Release, Tokenizer, Variant
+
+__all__ = ["METHOD", "HaltonMaskGit", "build", "release_arguments"]
+
+
+class HaltonMaskGit(HaltonTransformer, ClassGenerator):
+    """The generator: it is the transformer, because the release stores its keys without a prefix."""
+
+    def __init__(self, *, input_size: int, codebook_size: int, nclass: int, **sizes: Any) -> None:
+        super().__init__(input_size=input_size, codebook_size=codebook_size, nclass=nclass, **sizes)
+        self.input_size, self.codebook_size, self.classes = input_size, codebook_size, nclass
+
+    def generate(
+        self,
+        labels: Tensor,
+        settings: HaltonSettings,
+        noise: Noise,
+        watch: Watch,
+        each: Callable[[Tensor, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Codes `(B, n*n)` for `labels` `(B,)`, row by row; a code that was drawn as the mask is still K.
+
+        `each` sees what every step drew, and the codes after it.
+        """
+        return sampled_codes(
+            lambda codes, classes: at_least_float32(self(codes, classes)),
+            labels,
+            side=self.input_size,
+            codes=self.codebook_size,
+            dropped=self.classes,
+            settings=settings,
+            noise=noise,
+            watch=watch,
+            each=each,
+        )
+
+    @torch.no_grad()
+    def draw(self, labels: Tensor, noise: Noise, settings: HaltonSettings, watch: Watch) -> Tensor:
+        """Images `(B, 3, S, S)` in [0, 1]; what is still masked becomes the last code, as in the release."""
+        codes = self.generate(labels, settings, noise, watch).clamp(max=self.codebook_size - 1)
+        return self.tokenizer.decode(pack_codes(codes, self.codebook_size))
+
+
+def build(tokenizer: Tokenizer | None, **sizes: Any) -> HaltonMaskGit:
+    """A generator that writes for `tokenizer`; sizes are `HaltonTransformer`'s.
+
+    Raises MethodError if the tokenizer does not read the codes that these sizes write.
+    """
+    generator = HaltonMaskGit(**sizes)
+    if tokenizer is not None:
+        info, count = tokenizer.info, generator.input_size**2
+        if info.codebook_sizes != (generator.codebook_size,) or info.max_tokens != count:
+            raise MethodError(
+                f"this generator writes {count} tokens of {generator.codebook_size} codes, the tokenizer reads "
+                f"{info.max_tokens} of {info.codebook_sizes}"
+            )
+        generator.bind(tokenizer)
+    return generator
+
+
+SIZES = "input_size", "hidden_dim", "codebook_size", "depth", "heads", "mlp_dim", "nclass", "register"
+
+
+def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `build`, without its tokenizer, for a release's configuration.
+
+    Raises MethodError for `proj` above 1, which the release's own code cannot run.
+    """
+    if config.get("proj", 1) != 1:
+        raise MethodError(f"proj must be 1, got {config['proj']}")
+    return {name: config[name] for name in SIZES}
+
+
+def _variant(name: str, side: int, width: int, depth: int, heads: int) -> Variant:
+    return Variant(
+        config={
+            "input_size": side,
+            "hidden_dim": width,
+            "codebook_size": 16384,
+            "depth": depth,
+            "heads": heads,
+            "mlp_dim": 4 * width,
+            "nclass": 1000,
+            "register": 1,
+        },
+        tokenizer="llamagen-vq/vq-16" if side == 16 else "llamagen-vq/vq-16-384",
+        release=Release("llvictorll/Halton-MaskGIT", f"ImageNet_{16 * side}_{name}.pth", licence="MIT"),
+    )
+
+
+def _paper(w: float) -> HaltonSettings:
+    return HaltonSettings(steps=32, w=w, temp_warmup=1)
+
+
+METHOD = GeneratorMethod(
+    id="halton-maskgit",
+    title="Halton-MaskGIT",
+    idea="MaskGIT whose codes are decided in the order of Halton's points, which lie far apart, and not by confidence",
+    paper=Paper(
+        title="Halton Scheduler for Masked Generative Image Transformer",
+        authors="Victor Besnier, Mickael Chen, David Hurych, Eduardo Valle, Matthieu Cord",
+        year=2025,
+        url="https://arxiv.org/abs/2503.17076",
+    ),
+    settings=HaltonSettings,
+    # What torch.compile and data-parallel training put before a key.
+    layout=Layout(wrappers=("model_state_dict",), renames=((r"^(?:module\.|_orig_mod\.)+", ""),)),
+    build=build,
+    variants={
+        "tiny-256": _variant("tiny", 16, 384, 6, 6),
+        "small-256": _variant("small", 16, 512, 12, 6),
+        "base-256": _variant("base", 16, 768, 12, 12),
+        "small-384": _variant("small", 24, 512, 12, 6),
+        "base-384": _variant("base", 24, 768, 12, 12),
+        "large-384": _variant("large", 24, 1024, 24, 16),
+    },
+    presets={
+        "tiny-paper": _paper(1.5),
+        "small-paper": _paper(1.0),
+        "base-paper": _paper(0.7),
+        "large-paper": _paper(0.5),
+    },
+)

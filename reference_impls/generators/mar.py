@@ -1,0 +1,248 @@
+"""MAR: latents without codes, written in random order by a masked transformer with a diffusion head."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.denoising_mlp import DenoisingMLP
+from reference_impls.layers.grid_vq import as_rows
+from reference_impls.layers.mar_backbone import MarBackbone
+from reference_impls.layers.mar_sampling import (
+    CfgSchedule,
+    check_settings,
+    cosine_diffusion,
+    denoise_tokens,
+    drawn_orders,
+    iterations,
+    picked,
+    step_noises,
+    visible_of,
+    with_dropped,
+)
+from reference_impls.layers.noise import Noise
+from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
+from reference_impls.tokenizers.mar_vae import LATENT_SCALE
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Tokenizer, Variant
+
+__all__ = ["METHOD", "Mar", "SamplerSettings", "build", "check_tokenizer", "patchify", "unpatchify"]
+
+Entering = Callable[[Tensor, float], None]
+"""Sees what an iteration starts from: the places that are written, `(B, n)`, and its guidance."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """What a sampling run may choose (`sample_tokens`, models/mar.py of LTH14/mar)."""
+
+    steps: int = 256
+    """Passes of the backbone; with as many as tokens, each writes one."""
+    cfg_scale: float = 2.9
+    """Guidance of the head; 1 is none, and then there is no pass without a class."""
+    cfg_schedule: CfgSchedule = "linear"
+    temperature: float = 1.0
+    """What the noise of every diffusion step is multiplied by."""
+    diffusion_steps: int = 100
+    """Steps of the head for every token, of the 1000 that it was trained in."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            steps=self.steps, temperature=self.temperature, cfg_schedule=self.cfg_schedule, scales=(self.cfg_scale,)
+        )
+        cosine_diffusion(self.diffusion_steps)
+
+
+class Mar(MarBackbone, ClassGenerator):
+    """Masked autoregression over continuous tokens (arXiv 2406.11838); keys are MAR's, but for the layout's renames.
+
+    Args:
+        grid: Tokens of a side.
+        patch_size: Latents of a side that make one token.
+        latent_channels: Channels of a latent.
+        classes: Number of classes.
+        diffloss_d: Residual blocks of the head.
+        diffloss_w: Its width.
+        latent_scale: What latents were multiplied with before they were learned.
+        backbone: The other sizes of MarBackbone.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: int,
+        patch_size: int,
+        latent_channels: int,
+        classes: int,
+        diffloss_d: int,
+        diffloss_w: int,
+        latent_scale: float,
+        **backbone: int,
+    ) -> None:
+        channels = latent_channels * patch_size**2
+        super().__init__(length=grid**2, channels=channels, classes=classes, **backbone)
+        self.classes, self.grid, self.patch_size, self.latent_scale = classes, grid, patch_size, latent_scale
+        self.head = DenoisingMLP(channels, backbone["decoder_dim"], diffloss_w, diffloss_d)
+
+    def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
+        """Images `(B, 3, S, S)` in [0, 1] from given noise."""
+        tokens = self.generate(labels, settings, noise, watch)
+        latents = as_rows(unpatchify(tokens, self.patch_size, self.grid)) / self.latent_scale
+        return self.tokenizer.decode(pack_latents(latents))
+
+    def generate(self, labels: Tensor, settings: SamplerSettings, noise: Noise, watch: Watch) -> Tensor:
+        """Tokens `(B, N, C)` for `labels` `(B,)`: patches of latents, times `latent_scale`."""
+        return self.write(self.conditions(labels), settings, noise, watch)
+
+    @torch.no_grad()
+    def write(
+        self,
+        conditions: Tensor,
+        settings: SamplerSettings,
+        noise: Noise,
+        watch: Watch,
+        entering: Entering | None = None,
+    ) -> Tensor:
+        """Tokens `(B, N, C)` for what the buffer begins with, `(B, W)`.
+
+        Noise is drawn per place and not per iteration, so that it is three draws for an image.
+        """
+        size, guided = (self.length, self.head.channels), settings.cfg_scale != 1.0
+        orders = drawn_orders(noise, "order", self.length)
+        starts = noise.normal("start", 0, *size)
+        changes = noise.normal("steps", 0, settings.diffusion_steps, *size)
+        conditions = with_dropped(conditions, self.fake_latent, guided=guided)
+        diffusion, copies = cosine_diffusion(settings.diffusion_steps), 2 if guided else 1
+        tokens = torch.zeros_like(starts, dtype=self.fake_latent.dtype)
+        for now in iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule):
+            visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
+            if entering is not None:
+                entering(visible, now.scale)
+            features = self.features(tokens.repeat(copies, 1, 1), visible.repeat(copies, 1), conditions)
+            new = denoise_tokens(
+                self.head,
+                diffusion,
+                picked(features, places.repeat(copies, 1)),
+                picked(starts, places).to(tokens.dtype),
+                step_noises(changes, places, settings.temperature),
+                now.scale,
+            )
+            written = watch.see(new).to(tokens.dtype)
+            tokens = tokens.scatter(1, places.unsqueeze(-1).expand_as(written), written)
+        return tokens
+
+
+def patchify(latents: Tensor, patch_size: int) -> Tensor:
+    """Latents `(B, C, H, W)` to tokens `(B, N, C * p * p)`, each a patch in the order (channel, row, column)."""
+    batch, channels, height, width = latents.shape
+    grid = latents.reshape(batch, channels, height // patch_size, patch_size, width // patch_size, patch_size)
+    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpatchify(tokens: Tensor, patch_size: int, grid: int) -> Tensor:
+    """Back: tokens `(B, grid * grid, C * p * p)` to latents `(B, C, H, W)`."""
+    channels = tokens.shape[2] // patch_size**2
+    patches = tokens.reshape(len(tokens), grid, grid, channels, patch_size, patch_size)
+    return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def check_tokenizer(tokenizer: Tokenizer, latents: int, channels: int) -> None:
+    """Raise MethodError unless `tokenizer` decodes so many latents of so many channels, and draws nothing for it."""
+    info = tokenizer.info
+    fits = not info.codebook_sizes and info.max_tokens == latents and info.bits_per_token == LATENT_BITS * channels
+    if not fits or info.draws_to_decode:
+        raise MethodError(
+            f"this generator writes {latents} continuous latents of {channels} channels, the tokenizer reads "
+            f"{info.max_tokens} tokens of {info.bits_per_token:g} bits in codebooks {info.codebook_sizes}"
+        )
+
+
+def build(
+    tokenizer: Tokenizer | None,
+    *,
+    encoder_embed_dim: int,
+    encoder_depth: int,
+    encoder_num_heads: int,
+    decoder_embed_dim: int,
+    decoder_depth: int,
+    decoder_num_heads: int,
+    diffloss_d: int,
+    diffloss_w: int,
+    img_size: int = 256,
+    vae_stride: int = 16,
+    patch_size: int = 1,
+    vae_embed_dim: int = 16,
+    class_num: int = 1000,
+    buffer_size: int = 64,
+    latent_scale: float = LATENT_SCALE,
+) -> Mar:
+    """A generator that writes for `tokenizer`; sizes are named as in the release, whose MLPs are 4 times as wide.
+
+    Raises MethodError if the tokenizer does not read the latents that these sizes write.
+    """
+    side = img_size // vae_stride
+    if side % patch_size:
+        raise MethodError(f"patch_size must divide the {side} latents of a side, got {patch_size}")
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, side**2, vae_embed_dim)
+    generator = Mar(
+        grid=side // patch_size,
+        patch_size=patch_size,
+        latent_channels=vae_embed_dim,
+        classes=class_num,
+        diffloss_d=diffloss_d,
+        diffloss_w=diffloss_w,
+        latent_scale=latent_scale,
+        buffer_size=buffer_size,
+        encoder_dim=encoder_embed_dim,
+        encoder_depth=encoder_depth,
+        encoder_heads=encoder_num_heads,
+        decoder_dim=decoder_embed_dim,
+        decoder_depth=decoder_depth,
+        decoder_heads=decoder_num_heads,
+    )
+    if tokenizer is not None:
+        generator.bind(tokenizer)
+    return generator
+
+
+def backbone_sizes(width: int, depth: int, heads: int) -> dict[str, int]:
+    """Sizes of an encoder and a decoder that are alike, as arguments of `build`."""
+    sizes = {"embed_dim": width, "depth": depth, "num_heads": heads}
+    return {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sizes.items()}
+
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    "b": {**backbone_sizes(768, 12, 12), "diffloss_d": 6, "diffloss_w": 1024},
+    "l": {**backbone_sizes(1024, 16, 16), "diffloss_d": 8, "diffloss_w": 1280},
+    "h": {**backbone_sizes(1280, 20, 16), "diffloss_d": 12, "diffloss_w": 1536},
+}
+"""Of the paper's table 4; HiMAR's backbone and small head have them too."""
+
+METHOD = GeneratorMethod(
+    id="mar",
+    title="MAR",
+    idea="Continuous tokens in random order: a masked transformer says what may come, a small diffusion head draws it",
+    paper=Paper(
+        title="Autoregressive Image Generation without Vector Quantization",
+        authors="Tianhong Li, Yonglong Tian, He Li, Mingyang Deng, Kaiming He",
+        year=2024,
+        url="https://arxiv.org/abs/2406.11838",
+    ),
+    settings=SamplerSettings,
+    build=build,
+    layout=Layout(
+        wrappers=("model_ema", "model"),
+        renames=((r"^diffloss\.net\.", "head."), (r"^diffusion_pos_embed_learned$", "output_pos_embed")),
+    ),
+    variants={
+        name: Variant(config=size, tokenizer="mar-vae/kl16", note="weights: checkpoint-last.pth, see LTH14/mar")
+        for name, size in SIZES.items()
+    },
+    presets={
+        f"{name}-paper": SamplerSettings(steps=256, cfg_scale=scale, cfg_schedule="linear", diffusion_steps=100)
+        for name, scale in (("b", 2.9), ("l", 3.0), ("h", 3.2))
+    },
+)

@@ -1,0 +1,199 @@
+"""MaskGen's samplers (arXiv 2501.07730, section 3.3): from text to codes, and from text to latents.
+
+The arithmetic is that of the release (`generate` and `sample_tokens`, modeling/maskgen.py of bytedance/1d-tokenizer).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.mar_sampling import (
+    CfgSchedule,
+    check_settings,
+    cosine_diffusion,
+    denoise_tokens,
+    drawn_orders,
+    iterations,
+    picked,
+    step_noises,
+    visible_of,
+)
+from reference_impls.layers.masked_sampling import mask_ratio
+from reference_impls.layers.maskgen import MaskGenKL, MaskGenVQ, Text, repeated_text
+from reference_impls.layers.noise import Noise, gumbel
+from reference_impls.layers.precision import at_least_float32
+from tokenmark.contracts import MethodError
+
+__all__ = ["KL_PAPER", "VQ_PAPER", "KlSettings", "VqSettings", "sampled_codes", "sampled_latents"]
+
+Entering = Callable[[Tensor], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VqSettings:
+    """What a sampling run of MaskGen-VQ may choose; the release's other schedules it never uses, and are not here."""
+
+    steps: int = 16
+    """Forward passes, of two images each."""
+    temperature: float = 1.5
+    """Scale of the Gumbel noise at the start; it falls to 0 at the last step."""
+    cfg_scale: float = 12.0
+    """What guidance grows to, in the sense of `weight`."""
+    cfg_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    prob_sorting: bool = True
+    """Whether the confidence has noise of its own, too."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise MethodError(f"steps must be at least 1, got {self.steps}")
+        if self.cfg_schedule not in ("cosine", "linear", "constant"):
+            raise MethodError(f"cfg_schedule must be cosine, linear or constant, got '{self.cfg_schedule}'")
+        for name, value in (("temperature", self.temperature), ("cfg_scale", self.cfg_scale)):
+            if not 0.0 <= value < math.inf:
+                raise MethodError(f"{name} must be 0 or more, got {value}")
+
+    def weight(self, step: int) -> float:
+        """The s of `cond + s (cond - uncond)` at a step counted from 0.
+
+        Quirk of the release: growing schedules begin above 1, which in this form is guidance already, not none.
+        """
+        ratio = (step + 1) / self.steps
+        if self.cfg_schedule == "constant":
+            return self.cfg_scale
+        share = ratio if self.cfg_schedule == "linear" else (1.0 - math.cos(math.pi * ratio)) / 2.0
+        return 1.0 + (self.cfg_scale - 1.0) * share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KlSettings:
+    """What a sampling run of MaskGen-KL may choose."""
+
+    steps: int = 32
+    """Passes of the transformer."""
+    cfg_scale: float = 3.0
+    """Guidance of the head; 1 is none, and then there is no pass without the text."""
+    cfg_schedule: CfgSchedule = "linear"
+    temperature: float = 1.0
+    """What the noise of every diffusion step is multiplied by."""
+    diffusion_steps: int = 100
+    """Steps of the head for every token, of the 1000 that it was trained in."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            steps=self.steps, temperature=self.temperature, cfg_schedule=self.cfg_schedule, scales=(self.cfg_scale,)
+        )
+        cosine_diffusion(self.diffusion_steps)
+
+
+VQ_PAPER = VqSettings(steps=16, temperature=2.0, cfg_scale=12.0)
+"""As in the released configurations, with an aesthetic score of 6.5."""
+KL_PAPER = KlSettings(steps=32, cfg_scale=3.0)
+"""The same for latents."""
+
+
+@torch.no_grad()
+def sampled_codes(
+    module: MaskGenVQ,
+    text: Text,
+    empty: Text,
+    settings: VqSettings,
+    noise: Noise,
+    watch: Watch,
+    entering: Entering | None = None,
+) -> Tensor:
+    """Codes `(B, N)` for `text`, from given noise.
+
+    Args:
+        module: The network.
+        text: What `B` images are to show.
+        empty: The empty text, of a batch of 1.
+        settings: What the run chose.
+        noise: Uniform "tokens" `(N, K)`, and "confidence" `(N,)` if it sorts, of every step.
+        watch: Sees every step's logits.
+        entering: Sees the codes that every step starts from.
+    """
+    mask, length = module.codebook_size, module.length
+    read = module.read(repeated_text(text, empty))
+    codes = torch.full((len(text.states), length), mask, device=text.states.device)
+    for step in range(settings.steps):
+        if entering is not None:
+            entering(codes)
+        ratio = (step + 1) / settings.steps
+        told, untold = at_least_float32(module(codes.repeat(2, 1), read)).chunk(2)
+        guided = told + settings.weight(step) * (told - untold)
+        logits = watch.see(guided) / (0.5 + 0.8 * (1.0 - ratio))
+        # One temperature for both noises; 0 at the last step, which therefore takes the likeliest codes.
+        temperature = settings.temperature * (1.0 - ratio)
+        uniform = noise.uniform("tokens", step, length, mask).to(logits)
+        drawn = (logits + temperature * gumbel(uniform)).argmax(-1)
+        confidence = logits.gather(-1, drawn.unsqueeze(-1)).squeeze(-1)
+        if settings.prob_sorting:
+            confidence = confidence + temperature * gumbel(noise.uniform("confidence", step, length).to(logits))
+        masked = codes == mask
+        codes = torch.where(masked, drawn, codes)
+        if step + 1 < settings.steps:
+            codes = codes.masked_fill(_least_sure(confidence, masked, ratio), mask)
+    return codes
+
+
+def _least_sure(confidence: Tensor, masked: Tensor, ratio: float) -> Tensor:
+    """Which codes `(B, N)` are masked again: of the masked ones the least sure, one fewer at least than they were.
+
+    The release counts them in the first image for all. Every image counts its own here, so that its batch does not
+    matter; the counts are equal unless confidences tie.
+    """
+    wanted = max(1, math.floor(masked.shape[1] * mask_ratio(ratio)))
+    count = (masked.sum(1, keepdim=True) - 1).clamp(min=1, max=wanted)
+    known_last = confidence.masked_fill(~masked, torch.inf)
+    return known_last <= known_last.sort(dim=1).values.gather(1, count - 1)
+
+
+@torch.no_grad()
+def sampled_latents(
+    module: MaskGenKL,
+    text: Text,
+    empty: Text,
+    settings: KlSettings,
+    noise: Noise,
+    watch: Watch,
+    entering: Entering | None = None,
+) -> Tensor:
+    """Latents `(B, N, C)` for `text`, as the tokenizer reads them, from given noise.
+
+    Args:
+        module: The network.
+        text: What `B` images are to show.
+        empty: The empty text, of a batch of 1.
+        settings: What the run chose.
+        noise: Uniform "order" `(N,)`, Gaussian "start" `(N, C)` and "steps" `(T, N, C)`: by place, not by iteration.
+        watch: Sees every iteration's latents.
+        entering: Sees the places `(B, n)` that are written before every iteration.
+    """
+    size, guided = (module.length, module.head.channels), settings.cfg_scale != 1.0
+    orders = drawn_orders(noise, "order", module.length)
+    starts = noise.normal("start", 0, *size)
+    changes = noise.normal("steps", 0, settings.diffusion_steps, *size)
+    read = module.read(repeated_text(text, empty) if guided else text)
+    diffusion, copies = cosine_diffusion(settings.diffusion_steps), 2 if guided else 1
+    latents = torch.zeros_like(starts, dtype=module.mask_token.dtype)
+    for now in iterations(module.length, settings.steps, settings.cfg_scale, settings.cfg_schedule):
+        visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
+        if entering is not None:
+            entering(visible)
+        features = module.features(latents.repeat(copies, 1, 1), visible.repeat(copies, 1), read)
+        new = denoise_tokens(
+            module.head,
+            diffusion,
+            picked(features, places.repeat(copies, 1)),
+            picked(starts, places).to(latents.dtype),
+            step_noises(changes, places, settings.temperature),
+            now.scale,
+        )
+        written = watch.see(new).to(latents.dtype)
+        latents = latents.scatter(1, places.unsqueeze(-1).expand_as(written), written)
+    return latents / module.latent_scale
