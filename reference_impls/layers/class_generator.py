@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from reference_impls.layers.noise import Draws, Noise
-from tokenmark.contracts import MethodError, Tokenizer
+from tokenmark.contracts import MethodError, Prompts, Tokenizer
 
 __all__ = ["ClassGenerator", "Watch"]
 
@@ -25,7 +25,9 @@ class Watch:
 
     def check(self, what: str) -> None:
         """Raise MethodError if a step gave NaN or infinity; waits for the device."""
-        if self._steps and not bool(torch.stack(self._steps).all()):
+        if not self._steps or self._steps[0].is_meta:  # tensors without content are counted, not computed
+            return
+        if not bool(torch.stack(self._steps).all()):
             first = int((~torch.stack(self._steps)).nonzero()[0])
             raise MethodError(f"step {first} of {what} gave NaN or infinity: its weights or settings are broken")
 
@@ -47,7 +49,9 @@ class ClassGenerator(nn.Module):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that it writes for."""
+        """The tokenizer that it writes for; MethodError where it was built without one."""
+        if not self._tokenizer:
+            raise MethodError("this generator was built without a tokenizer: it gives tokens, and no images")
         return self._tokenizer[0]
 
     @property
@@ -60,8 +64,29 @@ class ClassGenerator(nn.Module):
         """Where its parameters lie."""
         return next(self.parameters()).device
 
+    def compile_blocks(self) -> int:
+        """Compile, in place, the calls of all blocks that stand in a row of their like; gives their number.
+
+        One compilation serves all of a row, where that of the whole loop would unroll its steps.
+        """
+        rows = [module for module in self.modules() if isinstance(module, nn.ModuleList) and len(module) > 1]
+        blocks = [block for row in rows if len({type(block) for block in row}) == 1 for block in row]
+        for block in blocks:
+            block.compile()
+        return len(blocks)
+
+    def steps(self, settings: Any) -> int:
+        """How often the network is called for a batch; guided and unguided halves together count once."""
+        raise NotImplementedError
+
     @torch.no_grad()
-    def sample(self, labels: Tensor, generators: Sequence[torch.Generator], settings: Any) -> Tensor:
+    def sample(
+        self,
+        labels: Tensor,
+        generators: Sequence[torch.Generator],
+        settings: Any,
+        prompts: Prompts | None = None,  # noqa: ARG002  a class is no text
+    ) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] for `labels` (int64, `(B,)`), each drawn from its own generator.
 
         Raises MethodError for labels that are not classes, where labels and generators are not equally many, and for

@@ -9,13 +9,14 @@ from tokenmark.contracts.methods import (
     Knob,
     Method,
     NoSettings,
+    Preset,
     ReducerMethod,
     TokenizerMethod,
 )
 from tokenmark.contracts.parity import Parity, ParityCase
 from tokenmark.contracts.reduction import BlockCost, BlockTokens, ReducedModel, VitCost
 from tokenmark.contracts.releases import Layout, Paper, Part, Release, Variant
-from tokenmark.contracts.tokens import Generator, Tokenizer, TokenizerInfo, Tokens
+from tokenmark.contracts.tokens import Generator, Prompts, Tokenizer, TokenizerInfo, Tokens
 from tokenmark.errors import BudgetError, MethodError, UnsupportedBackboneError
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "Parity",
     "ParityCase",
     "Part",
+    "Preset",
+    "Prompts",
     "ReducedModel",
     "ReducerMethod",
     "Release",

@@ -46,13 +46,40 @@ class TokenizerMethod(Method):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A sampler's settings by name, and how the images of the number that was published with them were drawn.
+
+    What is empty its source leaves open. Seeds and processes are told, not followed: here every image has noise of its
+    own, so that none depends on how many processes there were.
+    """
+
+    settings: Any
+    """What `sample` is called with: an instance of the method's `settings`."""
+    variants: tuple[str, ...]
+    """The variants that it is for; a run of another is an error."""
+    classes: Literal["cycled", "sorted", "random", ""] = ""
+    """What images are asked for: `cycled`, class after class and again; `sorted`, all of a class, then the next's;
+    `random`, drawn. Empty: as the protocol says."""
+    seed: str = ""
+    """The source's rule in a few words: `42 + rank`."""
+    world_size: int | None = None
+    """Processes of the published run."""
+    batch_size: int | None = None
+    """Images at once in each of them."""
+    printed: str = ""
+    """Where a number is printed that was measured so, and the number: `README_TiTok.md: gFID 2.77`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorMethod(Method):
     """A generator: `build(tokenizer, **variant.config)` gives an `nn.Module` that is a `Generator`."""
 
     build: Callable[..., Generator]
     variants: Mapping[str, Variant]
-    presets: Mapping[str, Any]
-    """Named `settings` of the sampler, as published."""
+    presets: Mapping[str, Preset]
+    """The sampler's settings by names of their own in all methods: `titok-l32-paper`."""
+    text: str = ""
+    """For generators that are told in words what to draw: the network that reads them (see `tokenmark.texts`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,15 +68,35 @@ class Tokenizer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """What a generator is told in words, as features of a text network."""
+
+    states: Tensor
+    """Of every token of every image's text, behind the last norm, `(B, T, C)`."""
+    pooled: Tensor
+    """Of every text as a whole, projected, `(B, P)`."""
+    empty_states: Tensor
+    """The same of the empty text, `(1, T, C)`."""
+    empty_pooled: Tensor
+    """The same of the empty text, `(1, P)`."""
+
+
 @runtime_checkable
 class Generator(Protocol):
-    """Class labels to images."""
+    """Class labels, or texts, to images."""
 
-    def sample(self, labels: Tensor, generators: Sequence[torch.Generator], settings: Any) -> Tensor:
-        """Images `(B, 3, H, W)` in [0, 1] for `labels` (int64, `(B,)`).
+    def sample(
+        self, labels: Tensor, generators: Sequence[torch.Generator], settings: Any, prompts: Prompts | None = None
+    ) -> Tensor:
+        """Images `(B, 3, H, W)` in [0, 1] for `labels` (int64, `(B,)`), or for the texts of `prompts`.
 
         Every image draws from its own generator, so that a sample does not depend on its batch.
         """
+        ...
+
+    def steps(self, settings: Any) -> int:
+        """How often the network is called for a batch of images; guided and unguided halves together count once."""
         ...
 
     @property
