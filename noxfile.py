@@ -25,7 +25,7 @@ IMAGENET = (
     *("classification", "zero-shot", "imagenet-throughput"),
 )
 """Suites of `bench-imagenet`."""
-BENCHMARKS = ("measures", "reading", "engine", "tokenizers")
+BENCHMARKS = ("measures", "reading", "engine", "tokenizers", "generators")
 """Parts of `bench-measures`."""
 
 
@@ -70,7 +70,7 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(name="bench-measures")
 def bench_measures(session: nox.Session) -> None:
-    """Measure Tokenmark itself, into docs/measured.md; `-- PART [--help]`: measures, reading, engine or tokenizers."""
+    """Measure Tokenmark itself, into docs/measured.md; `-- PART [--help]` for one of `BENCHMARKS` alone."""
     env = install(session, "bench")
     parts, options = (session.posargs[:1], session.posargs[1:]) if session.posargs else (BENCHMARKS, [])
     for part in parts:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from recipes import findings, reduction, zoo
+from recipes import findings, reduction, samplers, zoo
 from tokenmark import tables
 from tokenmark.cells import significant
 from tokenmark.protocols import PROTOCOLS
@@ -170,6 +170,7 @@ def main(check: bool) -> None:
         "docs/weights.md": weights_page(root),
         "docs/protocols.md": protocols_page(root),
         "docs/tokenizers.md": zoo.page(root),
+        "docs/generators.md": samplers.page(root),
         "docs/reducers.md": reduction.reducers_page(root),
         "docs/backbones.md": reduction.backbones_page(),
         "docs/findings.md": findings.page(root),

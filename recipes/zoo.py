@@ -1,13 +1,13 @@
 """docs/tokenizers.md: all tokenizers in one table, from the registry and the vectors that the tests run."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from tokenmark import registry
-from tokenmark.contracts import TokenizerInfo, TokenizerMethod, Variant
+from tokenmark.contracts import Method, TokenizerInfo, TokenizerMethod, Variant
 
 VECTORS = "tests/vectors"
 HEAD = """# Tokenizers
@@ -58,7 +58,7 @@ def page(root: Path) -> str:
     for method, sizes in methods:
         link = f"[{method.title}]({method.paper.url}) `{method.id}`"
         lines.append(
-            row((link, str(method.paper.year), method.idea, *_spans(sizes), _licence(sizes), _parity(method, root)))
+            row((link, str(method.paper.year), method.idea, *_spans(sizes), _licence(method), _parity(method, root)))
         )
     lines += ["", "## Sizes", ""]
     lines += table(("variant", "image", "tokens", "codebook", "bits/px", "parameters", "code", "weights"))
@@ -97,35 +97,42 @@ def _spans(sizes: list[Size]) -> tuple[str, str, str]:
         return "bytes", "8 each", "none"
     counts = [size.info.max_tokens or 0 for size in shown]
     shorter = any(size.info.variable_length for size in shown)
-    bits = _span([round(size.bits or 0) for size in shown])
-    millions = _span([round(size.info.parameters / 1e6) for size in shown])
-    return (f"up to {max(counts):,}" if shorter else _span(counts)), bits, f"{millions} M"
+    bits = span([round(size.bits or 0) for size in shown])
+    millions = span([round(size.info.parameters / 1e6) for size in shown])
+    return (f"up to {max(counts):,}" if shorter else span(counts)), bits, f"{millions} M"
 
 
-def _span(numbers: list[int]) -> str:
+def span(numbers: list[int]) -> str:
+    """The least and the most of some numbers, or the one that there is."""
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _licence(sizes: list[Size]) -> str:
-    if all("quality" in size.variant.config for size in sizes):
-        return "no weights"
-    licences = {size.variant.release.licence for size in sizes if size.variant.release is not None}
-    known = sorted(licence for licence in licences if licence)
+def _licence(method: TokenizerMethod) -> str:
+    return "no weights" if _plain(method) else licence(method.variants.values())
+
+
+def licence(variants: Collection[Variant]) -> str:
+    """The licences of published weights, or why there are none."""
+    releases = [variant.release for variant in variants if variant.release is not None]
+    known = sorted({release.licence for release in releases if release.licence})
     if known:
         return ", ".join(known)
-    if licences:
+    if releases:
         return "not known"
-    return "none released" if all(_none(size) for size in sizes) else "not on the hub"
+    return "none released" if all(map(_none, variants)) else "not on the hub"
 
 
-def _none(size: Size) -> bool:
-    return size.variant.weights is not None or "no release" in size.variant.note or "no weights" in size.variant.note
+def _none(variant: Variant) -> bool:
+    return variant.weights is not None or "no release" in variant.note or "no weights" in variant.note
 
 
 def _parity(method: TokenizerMethod, root: Path) -> str:
-    if _plain(method):
-        return "Pillow's own"
+    return "Pillow's own" if _plain(method) else parity(method, root)
+
+
+def parity(method: Method, root: Path) -> str:
+    """How many recorded runs of its release, and how many checkpoints' key lists, a method agrees with."""
     found = [path.name for path in (root / VECTORS).glob(f"{method.id}__*.json")]
     manifests = sum(name.endswith(".manifest.json") for name in found)
     if not found:
@@ -156,7 +163,7 @@ def _size(method: TokenizerMethod, size: Size) -> tuple[str, ...]:
         rate,
         f"{info.parameters / 1e6:,.1f} M" if info.parameters else "none",
         ", ".join(way for way, so in ways.items() if so),
-        _place(size.variant),
+        place(size.variant),
     )
 
 
@@ -165,7 +172,8 @@ def _latent(info: TokenizerInfo) -> str:
     return f"{whole:.0f} channels" if not rest else f"{info.bits_per_token:.0f} bits"
 
 
-def _place(variant: Variant) -> str:
+def place(variant: Variant) -> str:
+    """Where a variant's weights are published; nothing where they are not on a hub."""
     if variant.weights is not None:
         return OWN
     return f"`{variant.release.key}`" if variant.release is not None else ""

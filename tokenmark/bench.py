@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tokenmark import display, plan, runner, suites, tables
 from tokenmark.errors import MissingDataError, TokenmarkError, UnknownNameError
+from tokenmark.kept import Keep
 from tokenmark.leaderboard import site as leaderboard_site
 from tokenmark.records import Record
 from tokenmark.shelf import Shelf
@@ -57,10 +58,11 @@ class Bench:
         checkpoint_seconds: float,
         shelf: Shelf | None = None,
         source: Preparer | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._results = Results(results_folder)
         self._source = source
-        self._context = Context(device_of(device), data_folder, shelf or Shelf())
+        self._context = Context(device_of(device), data_folder, shelf or Shelf(), keep)
         self._checkpoint_seconds = checkpoint_seconds
         self._world = World.join()
         self._display = display.Display(None if self._world.leads else Console(quiet=True))

@@ -15,6 +15,7 @@ from tokenmark.contracts import (
     Generator,
     GeneratorMethod,
     Method,
+    Preset,
     ReducedModel,
     ReducerMethod,
     Tokenizer,
@@ -22,7 +23,9 @@ from tokenmark.contracts import (
     Variant,
 )
 from tokenmark.errors import MissingWeightsError, SuiteError, UnknownNameError, WeightsError, chosen
+from tokenmark.files import sha256_text
 from tokenmark.shelf import SUFFIXES, Shelf
+from tokenmark.spec import RunSpec
 from tokenmark.weights import Weights
 
 T = TypeVar("T")
@@ -88,14 +91,43 @@ def _sized(method: TokenizerMethod, size: Variant, held: Weights | None, variant
 
 def generator(
     method: str, variant: str, preset: str, device: torch.device, shelf: Shelf | None = None
-) -> tuple[Generator, Any]:
-    """A generator with its tokenizer and weights (see `tokenizer`), and the settings of one of its presets."""
+) -> tuple[Generator, Preset]:
+    """A generator with its tokenizer and weights (see `tokenizer`), and one of its presets."""
     found = registry.get_as(GeneratorMethod, method)
-    chosen = registry.variant_of(found, variant)
-    settings = preset_of(found, preset)
-    decoder = tokenizer(*tokenizer_of(found, chosen), device, shelf)
+    size = registry.variant_of(found, variant)
+    settings = preset_of(found, preset, variant)
+    decoder = tokenizer(*tokenizer_of(found, size), device, shelf)
     held = weights_of(found, variant, shelf)
-    return _ready(found.build(decoder, **chosen.config), found, variant, device, held), settings
+    return _ready(found.build(decoder, **size.config), found, variant, device, held), settings
+
+
+def drawn_generator(method: str, variant: str, device: torch.device) -> Generator:
+    """A generator and its tokenizer of a variant's size, weights drawn: for their speed and cost, not their images."""
+    found = registry.get_as(GeneratorMethod, method)
+    size = registry.variant_of(found, variant)
+    decoder = drawn_tokenizer(*tokenizer_of(found, size), device)
+    with device:
+        built = found.build(decoder, **size.config)
+    return cast("Generator", _placed(cast("nn.Module", built), device))
+
+
+def implementation(method: str, variant: str | None, settings: Mapping[str, JsonValue]) -> str:
+    """SHA-256 of the source of all that makes a run: of a generator its tokenizer's too.
+
+    `settings` are those of a specification.
+    """
+    names = [method]
+    found = registry.get(method)
+    if isinstance(found, GeneratorMethod) and variant is not None:
+        size = registry.variant_of(found, variant)
+        names += [] if size.tokenizer is None else [tokenizer_of(found, size)[0]]
+    digests = [registry.implementation(name) for name in names]
+    return digests[0] if len(digests) == 1 else sha256_text("\n".join(digests))
+
+
+def implementation_of(spec: RunSpec) -> str:
+    """The same, of today's source, for a specification."""
+    return implementation(spec.method, spec.variant, spec.settings)
 
 
 def reduced(
@@ -193,13 +225,19 @@ def tokenizer_of(method: GeneratorMethod, variant: Variant) -> tuple[str, str]:
     return name, size
 
 
-def preset_of(method: GeneratorMethod, name: str) -> Any:
-    """The sampler settings called `name`.
+def preset_of(method: GeneratorMethod, name: str, variant: str) -> Preset:
+    """The preset called `name`, for a variant.
 
     Raises:
         UnknownNameError: the generator has no such preset.
+        SuiteError: it is for other variants.
     """
-    return chosen(f"preset of {method.id}", name, method.presets)
+    found: Preset = chosen(f"preset of {method.id}", name, method.presets)
+    if variant not in found.variants:
+        fitting = [known for known, preset in method.presets.items() if variant in preset.variants]
+        names = f"those for {variant} are {', '.join(fitting)}" if fitting else f"none is for {variant}"
+        raise SuiteError(f"preset {name} of {method.id} is for {', '.join(found.variants)}: {names}")
+    return found
 
 
 def settings_of(method: Method, given: Mapping[str, JsonValue]) -> Any:

@@ -98,7 +98,7 @@ def _read_by(path: Path) -> list[str]:
         match job:
             case suites.ClassificationJob():
                 names |= dict.fromkeys([job.model] if job.model and _classifier(job.model).item else [])
-            case suites.TokenizationJob() | suites.StructureJob():
+            case suites.TokenizationJob() | suites.SamplingJob() | suites.StructureJob():
                 pass  # its weights are drawn, or only counted
             case _:
                 names |= dict.fromkeys(_of_variant(job.method, job.variant))
@@ -113,7 +113,7 @@ def _of_variant(method: str, size: str) -> Iterator[str]:
         if variant.release is not None and variant.weights is None:
             yield f"{method}/{size}"
         yield from (part.name for part in variant.parts)
-        if isinstance(found, TokenizerMethod) and found.text:
+        if found.text:
             yield found.text
         if variant.tokenizer is not None:
             yield from _of_variant(*variant.tokenizer.split("/", 1))

@@ -22,6 +22,7 @@ HEADLINES = {
     "generation": ("gfid", "class_accuracy"),
     "classification": ("top1", "images_per_second"),
     "structure": ("parameters", "macs", "bits_per_image"),
+    "sampling": ("images_per_second", "compiled_images_per_second"),
     "tokenization": ("encode_images_per_second", "decode_images_per_second"),
 }
 
@@ -82,7 +83,7 @@ class Display:
         """So many images are done."""
         rate = (done - self._first) / max(time.perf_counter() - self._run_begun, 1e-9)
         left = self._left() or f"about {(self._total - done) / max(rate, 1e-9):.0f} s left of this run"
-        self._update_run(completed=done, rate=f"{rate:.0f} images/s, {left}")
+        self._update_run(completed=done, rate=f"{rate:.{0 if rate >= 10 else 2}f} images/s, {left}")
 
     def phase(self, name: str) -> None:
         """The run does something that is not image by image."""

@@ -12,13 +12,14 @@ from tokenmark.suites import (
     GenerationJob,
     Job,
     ReconstructionJob,
+    SamplingJob,
     StructureJob,
     Suite,
     TokenizationJob,
 )
 from tokenmark.tasks import TASKS
 
-NO_IMAGES = (TokenizationJob, StructureJob)
+NO_IMAGES = (TokenizationJob, SamplingJob, StructureJob)
 """Jobs that read no data and no weights."""
 
 
@@ -39,12 +40,12 @@ def check_names(suite: Suite) -> None:
         match job:
             case ReconstructionJob() | TokenizationJob():
                 registry.variant_of(registry.get_as(TokenizerMethod, job.method), job.variant)
-            case GenerationJob():
-                method = registry.get_as(GeneratorMethod, job.method)
-                registry.variant_of(method, job.variant)
-                build.preset_of(method, job.preset)
+            case GenerationJob() | SamplingJob():
+                _check_preset(job.method, job.variant, job.preset)
+            case StructureJob(variant=str(variant), preset=str(preset)):
+                _check_preset(job.method, variant, preset)
             case StructureJob(variant=str(variant)):
-                found: Any = registry.get_as((TokenizerMethod, ClassifierMethod), job.method)
+                found: Any = registry.get_as((TokenizerMethod, GeneratorMethod, ClassifierMethod), job.method)
                 registry.variant_of(found, variant)
             case StructureJob(model=str(model)):
                 backbones.get(model)
@@ -56,6 +57,12 @@ def check_names(suite: Suite) -> None:
                 build.settings_of(registry.get_as(ReducerMethod, job.method), job.settings)
                 for budget in job.budget:
                     budgets.parse(budget)
+
+
+def _check_preset(name: str, variant: str, preset: str) -> None:
+    method = registry.get_as(GeneratorMethod, name)
+    registry.variant_of(method, variant)
+    build.preset_of(method, preset, variant)
 
 
 def _check_measures(job: Job, protocol: Protocol) -> None:

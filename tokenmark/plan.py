@@ -34,6 +34,7 @@ from tokenmark.suites import (
     GenerationJob,
     Job,
     ReconstructionJob,
+    SamplingJob,
     StructureJob,
     Suite,
     TokenizationJob,
@@ -110,8 +111,8 @@ def _parts(job: Job) -> list[dict[str, Any]]:
             return [{"variant": job.variant}]
         case ReconstructionJob():
             return [{"variant": job.variant, "tokens": tokens} for tokens in job.tokens or ()]
-        case GenerationJob():
-            return [{"variant": job.variant, "settings": {"preset": job.preset}}]
+        case GenerationJob() | SamplingJob():
+            return _parts_of_sampler(job)
         case TokenizationJob():
             return [{"variant": job.variant, "precision": job.precision}]
         case StructureJob():
@@ -120,9 +121,15 @@ def _parts(job: Job) -> list[dict[str, Any]]:
             return _parts_of_classification(job)
 
 
+def _parts_of_sampler(job: GenerationJob | SamplingJob) -> list[dict[str, Any]]:
+    part: dict[str, Any] = {"variant": job.variant, "settings": {"preset": job.preset}}
+    return [part | ({"precision": job.precision} if isinstance(job, SamplingJob) else {})]
+
+
 def _parts_of_structure(job: StructureJob) -> list[dict[str, Any]]:
     if job.model is None:
-        return [{"variant": job.variant, "tokens": tokens} for tokens in (None, *job.tokens)]
+        settings = {} if job.preset is None else {"preset": job.preset}
+        return [{"variant": job.variant, "tokens": tokens, "settings": settings} for tokens in (None, *job.tokens)]
     return [{"model": job.model, "settings": _given(job.method, job.settings)}]
 
 
@@ -173,7 +180,7 @@ def _spec(
         suite=name,
         task=job.task,
         method=job.method,
-        implementation=registry.implementation(job.method),
+        implementation=build.implementation(job.method, part.get("variant"), part.get("settings", {})),
         weights={each.name: each.sha256 for each in found},
         data=data,
         protocol=protocol.id,
@@ -239,16 +246,16 @@ def _weights(job: Job, protocol: Protocol, shelf: Shelf) -> list[Weights]:
     own = build.weights_of(method, job.variant, shelf)
     decoder, size = build.tokenizer_of(method, registry.variant_of(method, job.variant))
     pixels = build.weights_of(registry.get_as(TokenizerMethod, decoder), size, shelf)
-    return _there([own, pixels, *_judges(measures, protocol, shelf)])
+    return _there([own, pixels, _told(method, shelf), *_judges(measures, protocol, shelf)])
 
 
-def _told(tokenizer: TokenizerMethod, shelf: Shelf) -> Weights | None:
-    """The weights of the network that reads what a decoder is told in words."""
-    if not tokenizer.text:
+def _told(method: TokenizerMethod | GeneratorMethod, shelf: Shelf) -> Weights | None:
+    """The weights of the network that reads what a decoder or a generator is told in words."""
+    if not method.text:
         return None
-    from tokenmark import texts  # noqa: PLC0415  open_clip takes seconds, and few tokenizers need it
+    from tokenmark import texts  # noqa: PLC0415  open_clip takes seconds, and few methods need it
 
-    return texts.check(tokenizer.text, shelf)
+    return texts.check(method.text, shelf)
 
 
 def _judges(measures: set[str], protocol: Protocol, shelf: Shelf) -> list[Weights | None]:

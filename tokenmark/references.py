@@ -20,7 +20,10 @@ from tokenmark.sets import ImageSet
 BATCH = 64
 """Images per call of the feature network."""
 SOURCES = {
-    "VIRTUAL_imagenet256_labeled.npz": "evaluations/README.md of openai/guided-diffusion on GitHub (ImageNet 256x256)"
+    "VIRTUAL_imagenet256_labeled.npz": "evaluations/README.md of openai/guided-diffusion on GitHub (ImageNet 256x256)",
+    "VIRTUAL_imagenet512.npz": "evaluations/README.md of openai/guided-diffusion on GitHub (ImageNet 512x512)",
+    "adm_in256_stats.npz": "the folder fid_stats of LTH14/mar on GitHub",
+    "fid_stats_imagenet256_guided_diffusion.npz": "the reference statistics that baofff/U-ViT's README on GitHub names",
 }
 """Where published statistics are to be had."""
 

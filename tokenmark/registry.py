@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import pkgutil
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from typing import TypeVar
 from tokenmark import sources
 from tokenmark.contracts import (
     ClassifierMethod,
+    DiffusionReducerMethod,
     GeneratorMethod,
     Method,
     Parity,
@@ -33,7 +35,7 @@ PARITY_ENTRY_POINTS = "tokenmark.parity"
 PARITY_FOLDER = "reference_impls.parity"
 BUILT_IN = tuple(f"reference_impls.{kind}" for kind in ("tokenizers", "generators", "reducers", "classifiers"))
 
-KINDS = (TokenizerMethod, GeneratorMethod, ReducerMethod, ClassifierMethod)
+KINDS = (TokenizerMethod, GeneratorMethod, ReducerMethod, DiffusionReducerMethod, ClassifierMethod)
 
 M = TypeVar("M", bound=Method)
 
@@ -143,9 +145,22 @@ def get_as(kind: type[M] | tuple[type[M], ...], name: str) -> M:
     return method
 
 
+def in_sampler(name: str) -> DiffusionReducerMethod:
+    """What the method called `name` is in a diffusion sampler.
+
+    Raises:
+        TokenmarkError: it does not reduce the tokens of samplers.
+    """
+    method: Method = get_as((ReducerMethod, DiffusionReducerMethod), name)
+    found = method.in_sampler if isinstance(method, ReducerMethod) else method
+    if not isinstance(found, DiffusionReducerMethod):
+        raise TokenmarkError(f"'{name}' reduces the tokens of classifiers, and of no diffusion sampler")
+    return found
+
+
 def kind_name(kind: type[Method]) -> str:
-    """`tokenizer`, `generator`, `reducer` or `classifier`."""
-    return kind.__name__.removesuffix("Method").lower()
+    """`tokenizer`, `generator`, `reducer`, `diffusion reducer` or `classifier`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Method")).lower()
 
 
 def kind_of(method: Method) -> str:

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 
-from tokenmark import agreement, pinned, plan, provenance, registry, runner, suites
+from tokenmark import agreement, build, pinned, plan, provenance, registry, runner, suites
 from tokenmark.checkout import Checkout
 from tokenmark.display import Display
 from tokenmark.errors import TokenmarkError
@@ -176,7 +176,7 @@ def another_environment(record: Record) -> str | None:
         return "its libraries have other versions"
     if record.spec.method not in registry.locations():
         return f"there is no method {record.spec.method} here"
-    if registry.implementation(record.spec.method) != record.spec.implementation:
+    if build.implementation_of(record.spec) != record.spec.implementation:
         return f"the source of {record.spec.method} is another today"
     return None
 

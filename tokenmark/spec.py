@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from tokenmark.files import canonical_json, sha256_text
 
-TaskName = Literal["reconstruction", "generation", "classification", "tokenization", "structure"]
+TaskName = Literal["reconstruction", "generation", "classification", "tokenization", "sampling", "structure"]
 Precision = Literal["float32", "bfloat16"]
 LONG = 6
 """Numbers of a setting that are told in a title."""

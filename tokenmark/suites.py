@@ -4,7 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import Field, JsonValue
@@ -77,15 +77,25 @@ class TokenizationJob(_Job):
     precision: Precision = "float32"
 
 
+class SamplingJob(_Job):
+    """Time a generator of a variant's size, its weights drawn, as a preset samples."""
+
+    task: Literal["sampling"]
+    variant: str
+    preset: str
+    precision: Precision = "float32"
+
+
 class StructureJob(_Job):
     """Count what a method is made of: a variant of its own, or its reduction of a model's tokens.
 
-    `tokens` gives one more run for each of these lengths of a variant's code.
+    `tokens` gives one more run for each of these lengths of a variant's code; a generator costs what its `preset` says.
     """
 
     task: Literal["structure"]
     variant: str | None = None
     tokens: list[Annotated[int, Field(ge=1)]] = []
+    preset: str | None = None
     model: str | None = None
     settings: dict[str, JsonValue] = {}
 
@@ -95,10 +105,12 @@ class StructureJob(_Job):
             raise ValueError("name either a model, or a variant of the method's own")
         if self.variant is not None and self.settings:
             raise ValueError("a variant has settings of its own: leave settings out")
+        if self.variant is None and self.preset is not None:
+            raise ValueError("a preset is a generator's: name its variant, and no model")
         return self
 
 
-Job = ReconstructionJob | GenerationJob | ClassificationJob | TokenizationJob | StructureJob
+Job = ReconstructionJob | GenerationJob | ClassificationJob | TokenizationJob | SamplingJob | StructureJob
 
 
 class TimingTable(_Strict):
@@ -191,5 +203,5 @@ def first_line(error: pydantic.ValidationError) -> str:
 
 
 def _keys() -> set[str]:
-    models = (Suite, TimingTable, ReconstructionJob, GenerationJob, ClassificationJob, TokenizationJob, StructureJob)
+    models = (Suite, TimingTable, *get_args(Job))
     return {name for model in models for name in model.model_fields}

@@ -1,11 +1,13 @@
-"""What a decoder is told in words, as features: CLIP's text tower by open_clip, and the classes' names.
+"""What decoders and generators are told in words, as features: CLIP's text tower by open_clip, and the classes' names.
 
 TA-TiTok (arXiv 2501.07730) decodes with the text "A photo of a {class}.", the class being that of the image's own
-label: whoever compares its numbers should know that.
+label: whoever compares its numbers should know that. Generators by text are told the same of the class that is asked
+for.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import open_clip
 import torch
@@ -13,12 +15,14 @@ from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor
 
 from tokenmark import weights
-from tokenmark.contracts import Release
+from tokenmark.contracts import Prompts, Release
 from tokenmark.errors import MethodError, chosen
 from tokenmark.shelf import Shelf
 from tokenmark.weights import Weights
 
 CLIP = "clip-text-vit-l14-336"
+INNER = f"{CLIP}-inner"
+"""The same network, read at two depths."""
 PROMPT = "A photo of a {}."
 CLASSES = 1000
 
@@ -29,14 +33,25 @@ class Tower:
 
     release: Release
     architecture: str
+    inner: bool = False
+    """Whether prompts hold the states before the last block, too: as they are, in front of the others' channels."""
 
 
+RELEASE = Release("timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors", licence="MIT")
 TOWERS = {
-    CLIP: Tower(
-        Release("timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors", licence="MIT"),
-        "ViT-L-14-336-quickgelu",
-    )
+    CLIP: Tower(RELEASE, "ViT-L-14-336-quickgelu"),
+    INNER: Tower(RELEASE, "ViT-L-14-336-quickgelu", inner=True),
 }
+
+
+class Reading(NamedTuple):
+    """What a network makes of texts."""
+
+    states: Tensor
+    """Of every token, `(B, tokens, channels)`: behind the last norm; in front of these channels the inner ones, if
+    any."""
+    pooled: Tensor
+    """Of the end-of-text token, projected and not normalised, `(B, embedding)`."""
 
 
 def check(name: str, shelf: Shelf | None = None) -> Weights:
@@ -54,17 +69,27 @@ class Reader:
     """A text network with its weights; what it was told once it does not read again."""
 
     network: TextTransformer
-    read: dict[str, Tensor] = field(default_factory=dict)
+    inner: bool = False
+    """Whether prompts hold the states before the last block, too."""
+    read: dict[str, Reading] = field(default_factory=dict)
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Features `(B, tokens, channels)` of texts, behind the last norm, before projection and pooling."""
-        for text in set(texts) - set(self.read):
-            self.read[text] = of_texts(self.network, [text])[0]
-        return torch.stack([self.read[text] for text in texts])
+        return self._read(texts).states[..., -self.network.positional_embedding.shape[1] :]
 
     def of_classes(self, labels: Tensor) -> Tensor:
         """The same of what is said of ImageNet's classes, by their indices, int64 `(B,)`."""
         return self.of([prompt(label) for label in labels.tolist()])
+
+    def prompts_of_classes(self, labels: Tensor) -> Prompts:
+        """What a generator is told of ImageNet's classes, by their indices, int64 `(B,)`, and of the empty text."""
+        return Prompts(*self._read([prompt(label) for label in labels.tolist()]), *self._read([""]))
+
+    def _read(self, texts: Sequence[str]) -> Reading:
+        for text in {"", *texts} - set(self.read):
+            self.read[text] = of_texts(self.network, [text], inner=self.inner)
+        empty = (part[:0] for part in self.read[""])
+        return Reading(*(torch.cat(parts) for parts in zip(empty, *(self.read[text] for text in texts), strict=True)))
 
 
 def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Reader:
@@ -78,11 +103,11 @@ def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Reader:
     network = tower(TOWERS[name].architecture)
     kept = {key: value for key, value in weights.read(found.path).items() if key in network.state_dict()}
     weights.fill_strict(network, kept, found.path)
-    return Reader(network.to(device).eval().requires_grad_(requires_grad=False))
+    return Reader(network.to(device).eval().requires_grad_(requires_grad=False), TOWERS[name].inner)
 
 
 def tower(architecture: str) -> TextTransformer:
-    """The text side of an open_clip model with OpenAI's activation, weights drawn; it gives every token's features."""
+    """The text side of an open_clip model with OpenAI's activation, weights drawn."""
     config = open_clip.get_model_config(architecture)
     text = config["text_cfg"]
     return TextTransformer(
@@ -93,16 +118,17 @@ def tower(architecture: str) -> TextTransformer:
         layers=text["layers"],
         output_dim=config["embed_dim"],
         act_layer=QuickGELU,
-        output_tokens=True,
     )
 
 
-def of_texts(network: TextTransformer, texts: list[str]) -> Tensor:
-    """Features `(B, tokens, channels)` behind the last norm, before projection and pooling."""
-    place = network.positional_embedding.device
+def of_texts(network: TextTransformer, texts: list[str], *, inner: bool = False) -> Reading:
+    """What the network makes of texts, with the states before its last block if `inner`."""
+    tokens = open_clip.tokenize(texts).to(network.positional_embedding.device)
     with torch.inference_mode():
-        features: Tensor = network(open_clip.tokenize(texts).to(place))[1]
-    return features
+        found = network.forward_intermediates(tokens, indices=2, output_fmt="NLC")
+        before, last = found["text_intermediates"]
+        states = network.ln_final(last)
+        return Reading(torch.cat([before, states], dim=2) if inner else states, found["text_features"])
 
 
 def prompt(label: int) -> str:

@@ -75,6 +75,10 @@ def groups(track: Track, records: Iterable[Record]) -> list[Group]:
     return [Group(" · ".join(key), tuple(track.rank(group))) for key, group in sorted(found.items())]
 
 
+def _named(record: Record) -> set[str]:
+    return {value.name for value in record.values}
+
+
 def _number(record: Record, name: str) -> float:
     value = record.value(name)
     return value.value if value is not None else float("nan")
@@ -129,6 +133,8 @@ TRACKS = (
             Column("precision", "share of samples within the reference images' manifold", bare("precision", 3)),
             Column("recall", "share of reference images within the samples' manifold", bare("recall", 3)),
             Column("class accuracy %", "95 % interval", ranged("class_accuracy", 1, 100)),
+            Column("steps", "calls of the network for a batch of images", bare("steps", 0)),
+            Column("GMACs", "multiply-accumulates of one sample, guidance and decoder included", bare("macs", 3, 1e-9)),
             Column("parameters", "of the generator without its tokenizer", parameters_cell),
             Column("samples/s", "measures included", sampling_cell),
         ),
@@ -173,6 +179,25 @@ TRACKS = (
         ),
     ),
     Track(
+        id="sampling",
+        title="Speed of generators",
+        about="Drawn weights; noise, all steps of a preset, and the decoder. Intervals are 95 %.",
+        value="images_per_second",
+        rising=True,
+        columns=(
+            NAME,
+            Column("parameters", "of the generator without its tokenizer, in millions", bare("parameters", 1, 1e-6)),
+            Column("steps", "calls of the network for a batch of images", bare("steps", 0)),
+            Column("GMACs", "multiply-accumulates of one sample, guidance and decoder included", bare("macs", 1, 1e-9)),
+            Column("samples/s", "at the best batch", ranged("images_per_second", 2)),
+            Column("compiled/s", "with its blocks compiled", bare("compiled_images_per_second", 2)),
+            Column("batch", "the best batch size", bare("best_batch", 0)),
+            Column("p50 ms", "latency at batch 1, median", bare("latency_p50_ms", 1)),
+            Column("memory", "of one call beyond the weights, GiB", bare("call_memory_bytes", 2, 2.0**-30)),
+        ),
+        holds=lambda record: record.spec.task == "sampling",
+    ),
+    Track(
         id="tokenizer-structure",
         title="What tokenizers are made of",
         about="Counted from shapes at official size; latents as float32. By size of code, which is no merit.",
@@ -193,6 +218,23 @@ TRACKS = (
         holds=lambda record: record.spec.task == "structure",
     ),
     Track(
+        id="generator-structure",
+        title="What samples of generators cost",
+        about="Counted from shapes at official size, all steps of a preset with guidance and decoder; each in the"
+        " presets of its paper.",
+        value="steps",
+        rising=False,
+        columns=(
+            NAME,
+            Column("parameters", "of the generator without its tokenizer, in millions", bare("parameters", 1, 1e-6)),
+            Column("tensors", "of the release's checkpoint", bare("state_entries", 0)),
+            Column("px", "side of the images", bare("image_size", 0)),
+            Column("steps", "calls of the network for a batch of images", bare("steps", 0)),
+            Column("GMACs", "multiply-accumulates of one sample, in billions", bare("macs", 0, 1e-9)),
+        ),
+        holds=lambda record: record.spec.task == "structure",
+    ),
+    Track(
         id="classifier-structure",
         title="What classifiers and token reduction cost",
         about="Multiply-accumulates by the formula that papers print as GFLOPs, counted from shapes at official size.",
@@ -207,7 +249,7 @@ TRACKS = (
             Column("own", "of what the method computes beside the model, in millions", bare("macs_method", 1, 1e-6)),
             Column("%", "of the unreduced model's", bare("macs_ratio", 1, 100)),
         ),
-        holds=lambda record: record.spec.task == "structure" and record.value("bits_per_image") is None,
+        holds=lambda record: record.spec.task == "structure" and not {"bits_per_image", "steps"} & _named(record),
     ),
     Track(
         id="throughput",

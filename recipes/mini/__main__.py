@@ -23,6 +23,8 @@ RECIPES: dict[str, Recipe] = {
         tokenizers.TITOK_MINI,
         tokenizers.ONE_D_PIECE_MINI,
         generators.MASKGIT,
+        generators.LLAMAGEN_MINI,
+        generators.DIT_MINI,
     )
 }
 

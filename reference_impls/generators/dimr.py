@@ -15,7 +15,7 @@ from reference_impls.layers.grid_vq import as_rows
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
-from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Release, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Dimr", "SamplerSettings", "build"]
 
@@ -64,10 +64,15 @@ class Dimr(DimrNetwork, ClassGenerator):
         self.classes, self.ratio = classes, finest.input_feature_ratio
         self.shape = (channels, finest.max_height * self.ratio, finest.max_width * self.ratio)
 
+    def steps(self, settings: SamplerSettings) -> int:
+        """How often the network is called for a batch."""
+        return settings.steps
+
     def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` for `labels` `(B,)`."""
+        tokenizer = self.tokenizer
         latents = self.generate(labels, settings, noise, watch) / LATENT_SCALE
-        return self.tokenizer.decode(pack_latents(as_rows(latents)))
+        return tokenizer.decode(pack_latents(as_rows(latents)))
 
     @torch.no_grad()
     def generate(self, labels: Tensor, settings: SamplerSettings, noise: Noise, watch: Watch) -> Tensor:
@@ -150,6 +155,19 @@ def _two_stages(width: int, blocks: tuple[int, int]) -> dict[str, Any]:
     }
 
 
+def _row(variant: str, gfid: str) -> Preset:
+    """The release's defaults: the guidance with which its numbers were measured it does not tell."""
+    return Preset(
+        settings=SamplerSettings(steps=250, cfg_scale=0.4, cfg_scale_pow=CONSTANT),
+        variants=(variant,),
+        classes="sorted",
+        seed="1234 + rank",
+        world_size=8,
+        batch_size=50,
+        printed=f"README.md of qihao067/DiMR: gFID {gfid}, of a guidance that it leaves out",
+    )
+
+
 METHOD = GeneratorMethod(
     id="dimr",
     title="DiMR",
@@ -188,7 +206,7 @@ METHOD = GeneratorMethod(
         ),
     },
     presets={
-        # The release's defaults: with which guidance its reported numbers were measured it does not say.
-        "2r-256-release": SamplerSettings(steps=250, cfg_scale=0.4, cfg_scale_pow=CONSTANT),
+        "dimr-xl-2r-256-release": _row("xl-2r-256", "1.70"),
+        "dimr-g-2r-256-release": _row("g-2r-256", "1.63"),
     },
 )

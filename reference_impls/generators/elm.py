@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from reference_impls.layers.elm_gpt import ElmAr, ElmMlm, ElmNetwork, ElmSettings
-from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Release, Tokenizer, Variant
+from reference_impls.layers.tokenizer_fit import check_reads
+from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "ElmSettings", "build", "release_arguments"]
 
@@ -18,12 +19,7 @@ def build(tokenizer: Tokenizer | None, *, kind: Literal["ar", "mlm"], **network:
         raise MethodError(f"kind must be ar or mlm, got '{kind}'")
     generator = ElmAr(**network) if kind == "ar" else ElmMlm(**network)
     if tokenizer is not None:
-        info = tokenizer.info
-        if info.codebook_sizes != generator.codebook_sizes or info.max_tokens != generator.length:
-            raise MethodError(
-                f"this generator writes {generator.length} tokens of {generator.codebook_sizes} codes, the tokenizer "
-                f"reads {info.max_tokens} of {info.codebook_sizes}"
-            )
+        check_reads(tokenizer, generator.length, generator.codebook_sizes)
         generator.bind(tokenizer)
     return generator
 
@@ -95,5 +91,15 @@ METHOD = GeneratorMethod(
         for size, codes in released.items()
         for code in codes
     },
-    presets={"ar-l-2-10-paper": ElmSettings(cfg_scale=4.0, cfg_schedule="linear", temperature=1.0, top_k=1000)},
+    presets={
+        # The release's script, which draws 32,000 images; it names no number.
+        "elm-ar-l-2-10-paper": Preset(
+            settings=ElmSettings(cfg_scale=4.0, cfg_schedule="linear", temperature=1.0, top_k=1000),
+            variants=("ar-l-2-10",),
+            classes="sorted",
+            seed="64 * processes + rank, and processes more with every batch",
+            batch_size=4,
+            printed="sample_fid.sh of Pepper-lll/LMforImageGeneration: settings without a gFID",
+        )
+    },
 )

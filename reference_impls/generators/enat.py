@@ -13,7 +13,8 @@ from reference_impls.layers.enat_blocks import EnatNetwork, Stream
 from reference_impls.layers.noise import Noise, drawn_by_race, gumbel
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.token_checks import pack_codes
-from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Tokenizer, Variant
+from reference_impls.layers.tokenizer_fit import check_reads
+from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Tokenizer, Variant
 
 __all__ = ["METHOD", "Enat", "SamplerSettings", "build"]
 
@@ -58,10 +59,14 @@ class Enat(EnatNetwork, ClassGenerator):
         super().__init__(classes=classes, **network)
         self.classes = classes
 
+    def steps(self, settings: SamplerSettings) -> int:
+        """How often the network is called for a batch."""
+        return settings.steps
+
     def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` for `labels` `(B,)`."""
-        codes = self.generate(labels, settings, noise, watch)
-        return self.tokenizer.decode(pack_codes(codes, self.codes))
+        tokenizer = self.tokenizer
+        return tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codes))
 
     @torch.no_grad()
     def generate(
@@ -142,12 +147,7 @@ def build(
         mlp_ratio=mlp_ratio,
     )
     if tokenizer is not None:
-        info = tokenizer.info
-        if info.codebook_sizes != (codebook_size,) or info.max_tokens != input_size**2:
-            raise MethodError(
-                f"this generator writes {input_size**2} tokens of {codebook_size} codes, the tokenizer reads "
-                f"{info.max_tokens} of {info.codebook_sizes}"
-            )
+        check_reads(tokenizer, input_size**2, (codebook_size,))
         generator.bind(tokenizer)
     return generator
 
@@ -159,6 +159,19 @@ LARGE: Mapping[str, Any] = {
     "codebook_size": 1024,
     "num_classes": 1000,
 }
+
+
+def _row(variant: str, samples: str, batch_size: int, settings: SamplerSettings) -> Preset:
+    """The release's command for a size."""
+    return Preset(
+        settings=settings,
+        variants=(variant,),
+        classes="sorted",
+        seed="1234 + rank",
+        batch_size=batch_size,
+        printed=f"README.md of LeapLabTHU/ENAT: its command, of {samples} images",
+    )
+
 
 METHOD = GeneratorMethod(
     id="enat",
@@ -184,7 +197,11 @@ METHOD = GeneratorMethod(
         ),
     },
     presets={
-        "l-256-paper": SamplerSettings(steps=8, cfg_scale=2.5, mask_temp=1.5, samp_temp=6.0),
-        "l-512-paper": SamplerSettings(steps=8, cfg_scale=3.5, mask_temp=1.5, samp_temp=4.0),
+        "enat-l-256-paper": _row(
+            "l-256", "50,000", 125, SamplerSettings(steps=8, cfg_scale=2.5, mask_temp=1.5, samp_temp=6.0)
+        ),
+        "enat-l-512-paper": _row(
+            "l-512", "5,000", 25, SamplerSettings(steps=8, cfg_scale=3.5, mask_temp=1.5, samp_temp=4.0)
+        ),
     },
 )

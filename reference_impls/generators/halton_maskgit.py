@@ -12,7 +12,8 @@ from reference_impls.layers.halton_transformer import HaltonTransformer
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.token_checks import pack_codes
-from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Release, Tokenizer, Variant
+from reference_impls.layers.tokenizer_fit import check_reads
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "HaltonMaskGit", "build", "release_arguments"]
 
@@ -24,6 +25,11 @@ class HaltonMaskGit(HaltonTransformer, ClassGenerator):
         super().__init__(input_size=input_size, codebook_size=codebook_size, nclass=nclass, **sizes)
         self.input_size, self.codebook_size, self.classes = input_size, codebook_size, nclass
 
+    def steps(self, settings: HaltonSettings) -> int:
+        """How often the network is called for a batch."""
+        return settings.steps
+
+    @torch.no_grad()
     def generate(
         self,
         labels: Tensor,
@@ -48,11 +54,11 @@ class HaltonMaskGit(HaltonTransformer, ClassGenerator):
             each=each,
         )
 
-    @torch.no_grad()
     def draw(self, labels: Tensor, noise: Noise, settings: HaltonSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1]; what is still masked becomes the last code, as in the release."""
+        tokenizer = self.tokenizer
         codes = self.generate(labels, settings, noise, watch).clamp(max=self.codebook_size - 1)
-        return self.tokenizer.decode(pack_codes(codes, self.codebook_size))
+        return tokenizer.decode(pack_codes(codes, self.codebook_size))
 
 
 def build(tokenizer: Tokenizer | None, **sizes: Any) -> HaltonMaskGit:
@@ -62,12 +68,7 @@ def build(tokenizer: Tokenizer | None, **sizes: Any) -> HaltonMaskGit:
     """
     generator = HaltonMaskGit(**sizes)
     if tokenizer is not None:
-        info, count = tokenizer.info, generator.input_size**2
-        if info.codebook_sizes != (generator.codebook_size,) or info.max_tokens != count:
-            raise MethodError(
-                f"this generator writes {count} tokens of {generator.codebook_size} codes, the tokenizer reads "
-                f"{info.max_tokens} of {info.codebook_sizes}"
-            )
+        check_reads(tokenizer, generator.input_size**2, (generator.codebook_size,))
         generator.bind(tokenizer)
     return generator
 
@@ -102,8 +103,16 @@ def _variant(name: str, side: int, width: int, depth: int, heads: int) -> Varian
     )
 
 
-def _paper(w: float) -> HaltonSettings:
-    return HaltonSettings(steps=32, w=w, temp_warmup=1)
+def _row(w: float, *variants: str) -> Preset:
+    """The release's evaluation script at the guidance of a size; its README draws with other temperatures.
+
+    Classes are those of ImageNet's validation images, 50 of each, shuffled. It fixes no seed.
+    """
+    return Preset(
+        settings=HaltonSettings(steps=32, w=w, temp_warmup=1),
+        variants=variants,
+        printed="launch/eval_test_to_img.sh of valeoai/Halton-MaskGIT: settings without a gFID",
+    )
 
 
 METHOD = GeneratorMethod(
@@ -129,9 +138,9 @@ METHOD = GeneratorMethod(
         "large-384": _variant("large", 24, 1024, 24, 16),
     },
     presets={
-        "tiny-paper": _paper(1.5),
-        "small-paper": _paper(1.0),
-        "base-paper": _paper(0.7),
-        "large-paper": _paper(0.5),
+        "halton-tiny-paper": _row(1.5, "tiny-256"),
+        "halton-small-paper": _row(1.0, "small-256", "small-384"),
+        "halton-base-paper": _row(0.7, "base-256", "base-384"),
+        "halton-large-paper": _row(0.5, "large-384"),
     },
 )

@@ -19,6 +19,7 @@ from reference_impls.layers.mar_sampling import (
     drawn_orders,
     iterations,
     picked,
+    placed,
     step_noises,
     visible_of,
     with_dropped,
@@ -26,7 +27,7 @@ from reference_impls.layers.mar_sampling import (
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.token_checks import pack_latents
 from reference_impls.tokenizers.mar_vae import LATENT_SCALE
-from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Release, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Himar", "SamplerSettings", "build"]
 
@@ -98,6 +99,12 @@ class Himar(HimarBackbone, ClassGenerator):
             grid=grid, channels=channels, feature=feature, width=width, depth=depth, heads=heads
         )
 
+    def steps(self, settings: SamplerSettings) -> int:
+        """Calls of the backbone in both stages; in each a head is called for all its diffusion steps."""
+        schedule = settings.cfg_schedule
+        small = iterations(self.small, self.small_steps, settings.small_cfg_scale, schedule)
+        return len(small) + len(iterations(self.length, settings.steps, settings.cfg_scale, schedule))
+
     def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
         _, tokens = self.generate(labels, settings, noise, watch)
@@ -147,8 +154,8 @@ class Himar(HimarBackbone, ClassGenerator):
                 step_noises(changes, places, settings.temperature),
                 now.scale,
             )
-            tokens = _put(tokens, places, watch.see(new))
-            states = _put(states, places, features[: len(tokens)])
+            tokens = placed(tokens, places, watch.see(new))
+            states = placed(states, places, features[: len(tokens)])
         return tokens, states
 
     def _write_large(
@@ -184,13 +191,8 @@ class Himar(HimarBackbone, ClassGenerator):
                 settings.temperature,
                 now.scale,
             )
-            tokens = _put(tokens, masked, watch.see(new))
+            tokens = placed(tokens, masked, watch.see(new))
         return tokens
-
-
-def _put(tokens: Tensor, places: Tensor, new: Tensor) -> Tensor:
-    """`tokens` `(B, N, C)` with `new` ones `(B, n, C)` at `places` `(B, n)`."""
-    return tokens.scatter(1, places.unsqueeze(-1).expand_as(new), new.to(tokens.dtype))
 
 
 def build(
@@ -264,7 +266,7 @@ METHOD = GeneratorMethod(
     settings=SamplerSettings,
     build=build,
     layout=Layout(
-        wrappers=("model_ema", "model"),
+        wrappers=("model_ema",),  # as MAR
         renames=((r"^diffloss\.net\.", "head."), (r"^cond_diffloss\.net\.", "grid_head.")),
     ),
     variants={
@@ -272,12 +274,23 @@ METHOD = GeneratorMethod(
             config=size,
             tokenizer="mar-vae/kl16",
             release=Release("HiDream-ai/Hi-MAR", f"Hi-MAR-{name.upper()}/checkpoint-last.pth"),
+            note="no licence is stated for its code",
         )
         for name, size in SIZES.items()
     },
     presets={
-        "b-paper": SamplerSettings(steps=4, cfg_scale=2.5, small_cfg_scale=2.7),
-        "l-paper": SamplerSettings(steps=4, cfg_scale=3.5, small_cfg_scale=3.5),
-        "h-paper": SamplerSettings(steps=12, cfg_scale=3.2, small_cfg_scale=5.5),
+        f"himar-{size}-paper": Preset(
+            settings=settings,
+            variants=(size,),
+            classes="sorted",
+            seed="1 + rank",
+            batch_size=256,
+            printed=f"arXiv 2505.20288, table 2: gFID {gfid}",
+        )
+        for size, settings, gfid in (
+            ("b", SamplerSettings(steps=4, cfg_scale=2.5, small_cfg_scale=2.7), "1.93"),
+            ("l", SamplerSettings(steps=4, cfg_scale=3.5, small_cfg_scale=3.5), "1.66"),
+            ("h", SamplerSettings(steps=12, cfg_scale=3.2, small_cfg_scale=5.5), "1.52"),
+        )
     },
 )

@@ -1,5 +1,6 @@
 """LlamaGen's class-conditional generators: Llama's transformer, one token of a grid after the other."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,8 @@ from reference_impls.layers.code_choice import drawn_code
 from reference_impls.layers.llama_gpt import GridGpt
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.token_checks import pack_codes
-from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Release, Tokenizer, Variant
+from reference_impls.layers.tokenizer_fit import check_reads
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "LlamaGenGpt", "LlamaGenSettings", "build", "release_arguments"]
 
@@ -42,9 +44,9 @@ class LlamaGenSettings:
     """
 
     def __post_init__(self) -> None:
-        if self.cfg_scale < 0.0:
-            raise MethodError(f"cfg_scale must be at least 0, got {self.cfg_scale}")
-        if not self.temperature > 0.0:
+        if not 0.0 <= self.cfg_scale < math.inf:
+            raise MethodError(f"cfg_scale must be a number from 0 on, got {self.cfg_scale}")
+        if not 0.0 < self.temperature < math.inf:
             raise MethodError(f"temperature must be above 0, got {self.temperature}; greedy=True draws nothing")
         if self.top_k < 0:
             raise MethodError(f"top_k must be 0 (all codes) or more, got {self.top_k}")
@@ -104,8 +106,8 @@ class LlamaGenGpt(GridGpt):
 
     def draw(self, labels: Tensor, noise: Noise, settings: LlamaGenSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        codes = self.generate(labels, settings, noise, watch)
-        images = self.tokenizer.decode(pack_codes(codes, self.vocab_size))
+        tokenizer = self.tokenizer
+        images = tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.vocab_size))
         if settings.image_size in (0, images.shape[-1]) or not len(images):
             return images
         size = (settings.image_size, settings.image_size)
@@ -119,12 +121,7 @@ def build(tokenizer: Tokenizer | None, *, vocab_size: int, block_size: int, **ne
     """
     generator = LlamaGenGpt(vocab_size=vocab_size, block_size=block_size, **network)
     if tokenizer is not None:
-        info = tokenizer.info
-        if info.codebook_sizes != (vocab_size,) or info.max_tokens != block_size:
-            raise MethodError(
-                f"this generator writes {block_size} tokens of {vocab_size} codes, the tokenizer reads "
-                f"{info.max_tokens} of {info.codebook_sizes}"
-            )
+        check_reads(tokenizer, block_size, (vocab_size,))
         generator.bind(tokenizer)
     return generator
 
@@ -160,6 +157,31 @@ def _variant(size: str, image_size: int) -> Variant:
     )
 
 
+MINI_CONFIG: Mapping[str, Any] = {
+    "dim": 64,
+    "n_layer": 4,
+    "n_head": 4,
+    "block_size": 64,
+    "vocab_size": 256,
+    "num_classes": 10,
+    "multiple_of": 32,
+}
+"""A size that trains on a processor."""
+
+
+def _row(variant: str, gfid: str, cfg_scale: float) -> Preset:
+    """A row of the release's table; its script runs on 8 GPUs, and scores all sizes at 256 pixels."""
+    return Preset(
+        settings=LlamaGenSettings(cfg_scale=cfg_scale, image_size=0 if variant.endswith("-256") else 256),
+        variants=(variant,),
+        classes="random",
+        seed="0 * processes + rank",
+        world_size=8,
+        batch_size=32,
+        printed=f"README.md of FoundationVision/LlamaGen: gFID {gfid}",
+    )
+
+
 METHOD = GeneratorMethod(
     id="llamagen-gpt",
     title="LlamaGen",
@@ -182,14 +204,21 @@ METHOD = GeneratorMethod(
         "xl-384": _variant("XL", 384),
         "xxl-384": _variant("XXL", 384),
         "3b-384": _variant("3B", 384),
+        "mini": Variant(
+            config=MINI_CONFIG,
+            weights="llamagen-gpt-mini",
+            tokenizer="maskgit-vq/mini",
+            note="32x32 images of 10 classes, trained in this repository",
+        ),
     },
     presets={
-        "b-256-paper": LlamaGenSettings(cfg_scale=2.0),
-        "b-384-paper": LlamaGenSettings(cfg_scale=2.0, image_size=256),
-        "l-256-paper": LlamaGenSettings(cfg_scale=2.0),
-        "l-384-paper": LlamaGenSettings(cfg_scale=2.0, image_size=256),
-        "xl-384-paper": LlamaGenSettings(cfg_scale=1.75, image_size=256),
-        "xxl-384-paper": LlamaGenSettings(cfg_scale=1.75, image_size=256),
-        "3b-384-paper": LlamaGenSettings(cfg_scale=1.65, image_size=256),
+        "llamagen-b-256-paper": _row("b-256", "5.46", 2.0),
+        "llamagen-b-384-paper": _row("b-384", "6.09", 2.0),
+        "llamagen-l-256-paper": _row("l-256", "3.80", 2.0),
+        "llamagen-l-384-paper": _row("l-384", "3.07", 2.0),
+        "llamagen-xl-384-paper": _row("xl-384", "2.62", 1.75),
+        "llamagen-xxl-384-paper": _row("xxl-384", "2.34", 1.75),
+        "llamagen-3b-384-paper": _row("3b-384", "2.18", 1.65),
+        "llamagen-mini": Preset(settings=LlamaGenSettings(cfg_scale=2.0), variants=("mini",)),
     },
 )

@@ -19,6 +19,7 @@ from reference_impls.layers.mar_sampling import (
     drawn_orders,
     iterations,
     picked,
+    placed,
     step_noises,
     visible_of,
     with_dropped,
@@ -26,7 +27,7 @@ from reference_impls.layers.mar_sampling import (
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
 from reference_impls.tokenizers.mar_vae import LATENT_SCALE
-from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Tokenizer, Variant
 
 __all__ = ["METHOD", "Mar", "SamplerSettings", "build", "check_tokenizer", "patchify", "unpatchify"]
 
@@ -86,6 +87,10 @@ class Mar(MarBackbone, ClassGenerator):
         self.classes, self.grid, self.patch_size, self.latent_scale = classes, grid, patch_size, latent_scale
         self.head = DenoisingMLP(channels, backbone["decoder_dim"], diffloss_w, diffloss_d)
 
+    def steps(self, settings: SamplerSettings) -> int:
+        """Calls of the backbone; the head is called for `diffusion_steps` in each, on the tokens that it writes."""
+        return len(iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule))
+
     def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
         tokens = self.generate(labels, settings, noise, watch)
@@ -129,8 +134,7 @@ class Mar(MarBackbone, ClassGenerator):
                 step_noises(changes, places, settings.temperature),
                 now.scale,
             )
-            written = watch.see(new).to(tokens.dtype)
-            tokens = tokens.scatter(1, places.unsqueeze(-1).expand_as(written), written)
+            tokens = placed(tokens, places, watch.see(new))
         return tokens
 
 
@@ -221,6 +225,26 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 }
 """Of the paper's table 4; HiMAR's backbone and small head have them too."""
 
+
+def _preset(size: str, cfg_scale: float, printed: str) -> Preset:
+    """As the release's evaluation commands draw the images of a row; without guidance it is colder."""
+    return Preset(
+        settings=SamplerSettings(
+            steps=256,
+            cfg_scale=cfg_scale,
+            cfg_schedule="linear",
+            temperature=0.95 if cfg_scale == 1.0 else 1.0,
+            diffusion_steps=100,
+        ),
+        variants=(size,),
+        classes="sorted",
+        seed="1 + rank",
+        world_size=8,
+        batch_size=128 if size == "h" else 256,
+        printed=printed,
+    )
+
+
 METHOD = GeneratorMethod(
     id="mar",
     title="MAR",
@@ -234,15 +258,23 @@ METHOD = GeneratorMethod(
     settings=SamplerSettings,
     build=build,
     layout=Layout(
-        wrappers=("model_ema", "model"),
+        wrappers=("model_ema",),  # beside it lies "model", which is not what was evaluated
         renames=((r"^diffloss\.net\.", "head."), (r"^diffusion_pos_embed_learned$", "output_pos_embed")),
     ),
     variants={
-        name: Variant(config=size, tokenizer="mar-vae/kl16", note="weights: checkpoint-last.pth, see LTH14/mar")
+        name: Variant(
+            config=size,
+            tokenizer="mar-vae/kl16",
+            note="weights: checkpoint-last.pth, see LTH14/mar (MIT); its averaged weights, model_ema, are read",
+        )
         for name, size in SIZES.items()
     },
     presets={
-        f"{name}-paper": SamplerSettings(steps=256, cfg_scale=scale, cfg_schedule="linear", diffusion_steps=100)
-        for name, scale in (("b", 2.9), ("l", 3.0), ("h", 3.2))
+        "mar-b-paper": _preset("b", 2.9, "README.md: gFID 2.31"),
+        "mar-b-paper-unguided": _preset("b", 1.0, "arXiv 2406.11838, table 4: gFID 3.48"),
+        "mar-l-paper": _preset("l", 3.0, "README.md: gFID 1.78"),
+        "mar-l-paper-unguided": _preset("l", 1.0, "arXiv 2406.11838, table 4: gFID 2.60"),
+        "mar-h-paper": _preset("h", 3.2, "README.md: gFID 1.55"),
+        "mar-h-paper-unguided": _preset("h", 1.0, "arXiv 2406.11838, table 4: gFID 2.35"),
     },
 )

@@ -13,7 +13,8 @@ from reference_impls.layers.noise import Noise, drawn_by_race
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.rar_transformer import RarTransformer
 from reference_impls.layers.token_checks import pack_codes
-from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Release, Tokenizer, Variant
+from reference_impls.layers.tokenizer_fit import check_reads
+from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Rar", "RarSettings", "build", "release_arguments"]
 
@@ -53,9 +54,14 @@ class RarSettings:
 class Rar(RarTransformer, ClassGenerator):
     """The sampler around the transformer, which it is: the release stores its keys without a prefix."""
 
+    def steps(self, settings: RarSettings) -> int:  # noqa: ARG002  whatever is asked for, a code is written at a time
+        """How often the network is called for a batch: once for every code."""
+        return self.image_seq_len
+
     def draw(self, labels: Tensor, noise: Noise, settings: RarSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1]."""
-        return self.tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codebook_size))
+        tokenizer = self.tokenizer
+        return tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codebook_size))
 
     @torch.no_grad()
     def generate(self, labels: Tensor, settings: RarSettings, noise: Noise, watch: Watch) -> Tensor:
@@ -107,12 +113,7 @@ def build(
         intermediate_size=intermediate_size,
     )
     if tokenizer is not None:
-        info = tokenizer.info
-        if info.codebook_sizes != (codebook_size,) or info.max_tokens != image_seq_len:
-            raise MethodError(
-                f"this generator writes {image_seq_len} tokens of {codebook_size} codes, the tokenizer reads "
-                f"{info.max_tokens} of {info.codebook_sizes}"
-            )
+        check_reads(tokenizer, image_seq_len, (codebook_size,))
         generator.bind(tokenizer)
     return generator
 
@@ -138,6 +139,19 @@ def _size(width: int, depth: int, hidden: int, file: str) -> Variant:
     return Variant(config=config, tokenizer="maskgit-vq/imagenet-f16-256", release=release)
 
 
+def _row(variant: str, gfid: str, settings: RarSettings) -> Preset:
+    """A row of the release's table, which its commands make on 8 GPUs."""
+    return Preset(
+        settings=settings,
+        variants=(variant,),
+        classes="cycled",
+        seed="42 + rank",
+        world_size=8,
+        batch_size=50,
+        printed=f"README_RAR.md of bytedance/1d-tokenizer: gFID {gfid}",
+    )
+
+
 METHOD = GeneratorMethod(
     id="rar",
     title="RAR",
@@ -157,9 +171,9 @@ METHOD = GeneratorMethod(
         "xxl": _size(1408, 40, 6144, "rar_xxl.bin"),
     },
     presets={
-        "b-paper": RarSettings(cfg_scale=16.0, cfg_power=2.75, temperature=1.0),
-        "l-paper": RarSettings(cfg_scale=15.5, cfg_power=2.5, temperature=1.02),
-        "xl-paper": RarSettings(cfg_scale=6.9, cfg_power=1.5, temperature=1.02),
-        "xxl-paper": RarSettings(cfg_scale=8.0, cfg_power=1.2, temperature=1.02),
+        "rar-b-paper": _row("b", "1.95", RarSettings(cfg_scale=16.0, cfg_power=2.75, temperature=1.0)),
+        "rar-l-paper": _row("l", "1.70", RarSettings(cfg_scale=15.5, cfg_power=2.5, temperature=1.02)),
+        "rar-xl-paper": _row("xl", "1.50", RarSettings(cfg_scale=6.9, cfg_power=1.5, temperature=1.02)),
+        "rar-xxl-paper": _row("xxl", "1.48", RarSettings(cfg_scale=8.0, cfg_power=1.2, temperature=1.02)),
     },
 )

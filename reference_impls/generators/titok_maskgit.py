@@ -7,18 +7,29 @@ from torch import Tensor
 
 from reference_impls.layers.bert import ImageBertModel
 from reference_impls.layers.masked_sampling import MaskedSampling, SamplerSettings
+from reference_impls.layers.tokenizer_fit import check_reads
 from reference_impls.layers.uvit import UViT
-from tokenmark.contracts import GeneratorMethod, Paper, Release, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "ImageBert", "MaskedSampling", "SamplerSettings", "UViTBert", "build", "release_arguments"]
 
 
 class ImageBert(MaskedSampling):
-    """The generator of L-32 and B-64: a BERT, whose keys the release stores under `model.`."""
+    """The generator of L-32 and B-64: a BERT, whose keys the release stores under `model.`.
 
-    def __init__(self, **network: Any) -> None:
+    Args:
+        codebook_size: Number of codes, K.
+        image_seq_len: Tokens of an image, L.
+        condition_num_classes: Number of classes.
+        sizes: As `ImageBertModel` takes them.
+    """
+
+    def __init__(self, *, codebook_size: int, image_seq_len: int, condition_num_classes: int, **sizes: Any) -> None:
         super().__init__()
-        self.model = ImageBertModel(**network)
+        self.codebook_size, self.image_seq_len, self.classes = codebook_size, image_seq_len, condition_num_classes
+        self.model = ImageBertModel(
+            **_sequence(codebook_size, image_seq_len, condition_num_classes), codebook_size=codebook_size, **sizes
+        )
 
     def network(self, ids: Tensor) -> Tensor:
         """Logits `(B, 1 + L, K)` of ids `(B, 1 + L)`."""
@@ -27,7 +38,19 @@ class ImageBert(MaskedSampling):
 
 
 class UViTBert(UViT, MaskedSampling):
-    """The generator of S-128: it is a U-ViT, because the release stores its keys without a prefix."""
+    """The generator of S-128: it is a U-ViT, because the release stores its keys without a prefix.
+
+    Args:
+        codebook_size: Number of codes, K.
+        image_seq_len: Tokens of an image, L.
+        condition_num_classes: Number of classes.
+        sizes: As `UViT` takes them.
+    """
+
+    def __init__(self, *, codebook_size: int, image_seq_len: int, condition_num_classes: int, **sizes: Any) -> None:
+        sequence = _sequence(codebook_size, image_seq_len, condition_num_classes)
+        super().__init__(**sequence, codebook_size=codebook_size, **sizes)
+        self.codebook_size, self.image_seq_len, self.classes = codebook_size, image_seq_len, condition_num_classes
 
     def network(self, ids: Tensor) -> Tensor:
         """Logits `(B, 1 + L, K)` of ids `(B, 1 + L)`."""
@@ -35,8 +58,13 @@ class UViTBert(UViT, MaskedSampling):
         return logits
 
 
+def _sequence(codes: int, length: int, classes: int) -> dict[str, int]:
+    """What a network must know of ids: codes, the mask, classes and the dropped one, of which the first is a class."""
+    return {"vocabulary": codes + 1 + classes + 1, "positions": 1 + length}
+
+
 def build(
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     *,
     model_type: Literal["ViT", "UViT"],
     codebook_size: int,
@@ -48,16 +76,21 @@ def build(
     intermediate_size: int,
     dropout: float = 0.1,
     attn_drop: float = 0.1,
-) -> MaskedSampling:
+) -> ImageBert | UViTBert:
     """A generator that writes for `tokenizer`; sizes are named as in the release's configuration.
 
-    Raises MethodError if the tokenizer does not read the codes that these sizes write.
+    Without one it gives codes, but no images. Raises MethodError if the tokenizer does not read the codes that these
+    sizes write.
     """
-    network: type[ImageBert | UViTBert] = {"ViT": ImageBert, "UViT": UViTBert}[model_type]
+    if model_type not in ("ViT", "UViT"):
+        raise MethodError(f"model_type must be ViT or UViT, got '{model_type}'")
+    if hidden_size % num_attention_heads:
+        raise MethodError(f"hidden_size must be a multiple of num_attention_heads, got {hidden_size}")
+    network: type[ImageBert] | type[UViTBert] = ImageBert if model_type == "ViT" else UViTBert
     generator = network(
-        vocabulary=codebook_size + 1 + condition_num_classes + 1,
         codebook_size=codebook_size,
-        positions=1 + image_seq_len,
+        image_seq_len=image_seq_len,
+        condition_num_classes=condition_num_classes,
         hidden_size=hidden_size,
         num_hidden_layers=num_hidden_layers,
         num_attention_heads=num_attention_heads,
@@ -65,12 +98,9 @@ def build(
         dropout=dropout,
         attn_drop=attn_drop,
     )
-    generator.bind(
-        tokenizer,
-        codebook_size=codebook_size,
-        image_seq_len=image_seq_len,
-        condition_num_classes=condition_num_classes,
-    )
+    if tokenizer is not None:
+        check_reads(tokenizer, image_seq_len, (codebook_size,))
+        generator.bind(tokenizer)
     return generator
 
 
@@ -89,6 +119,46 @@ BASE_CONFIG: Mapping[str, Any] = {
     "num_attention_heads": 16,
     "intermediate_size": 3072,
 }
+
+
+def _one_d_piece(size: str) -> Variant:
+    """The generator over One-D-Piece's codes, all 256 of them; sizes are those of the fork's own configuration."""
+    return Variant(
+        config={**BASE_CONFIG, "image_seq_len": 256},
+        tokenizer=f"one-d-piece/{size}256",
+        release=Release(f"turing-motors/MaskGIT_One-D-Piece-{size.upper()}-256", licence="Apache-2.0"),
+    )
+
+
+def _titok_row(variant: str, gfid: str, settings: SamplerSettings) -> Preset:
+    """A row of TiTok's table; the commands beside it run on 8 GPUs."""
+    return Preset(
+        settings=settings,
+        variants=(variant,),
+        classes="cycled",
+        seed="42 + rank",
+        world_size=8,
+        batch_size=125,
+        printed=f"README_TiTok.md of bytedance/1d-tokenizer: gFID {gfid}",
+    )
+
+
+def _one_d_piece_row(size: str, gfid: str, temperature: float, cfg_scale: float) -> Preset:
+    """A row of One-D-Piece's table.
+
+    Whether logits are annealed its configuration leaves out, where its script looks for it: on, as for TiTok's.
+    """
+    settings = SamplerSettings(steps=16, temperature=temperature, cfg_scale=cfg_scale, cfg_schedule="power-cosine")
+    return Preset(
+        settings=settings,
+        variants=(f"one-d-piece-{size}",),
+        classes="cycled",
+        seed="42",
+        world_size=1,
+        batch_size=125,
+        printed=f"README.md of turingmotors/One-D-Piece: gFID {gfid}",
+    )
+
 
 METHOD = GeneratorMethod(
     id="titok-maskgit",
@@ -127,6 +197,9 @@ METHOD = GeneratorMethod(
             tokenizer="titok/s128",
             release=Release("yucornetto/generator_titok_s128_imagenet", licence="Apache-2.0"),
         ),
+        "one-d-piece-s": _one_d_piece("s"),
+        "one-d-piece-b": _one_d_piece("b"),
+        "one-d-piece-l": _one_d_piece("l"),
         "mini-16": Variant(
             config={
                 "model_type": "ViT",
@@ -144,10 +217,25 @@ METHOD = GeneratorMethod(
         ),
     },
     presets={
-        "l32-paper": SamplerSettings(steps=8, temperature=9.5, cfg_scale=4.5, cfg_schedule="linear"),
-        "b64-paper": SamplerSettings(steps=8, temperature=11.0, cfg_scale=3.0, cfg_schedule="linear"),
-        "s128-paper": SamplerSettings(steps=64, temperature=2.8, cfg_scale=6.9, cfg_schedule="power-cosine"),
-        "mini": SamplerSettings(steps=8, temperature=2.0, cfg_scale=1.0, cfg_schedule="linear"),
-        "mini-unguided": SamplerSettings(steps=8, temperature=2.0, cfg_scale=0.0, cfg_schedule="constant"),
+        "titok-l32-paper": _titok_row(
+            "l32", "2.77", SamplerSettings(steps=8, temperature=9.5, cfg_scale=4.5, cfg_schedule="linear")
+        ),
+        "titok-b64-paper": _titok_row(
+            "b64", "2.48", SamplerSettings(steps=8, temperature=11.0, cfg_scale=3.0, cfg_schedule="linear")
+        ),
+        "titok-s128-paper": _titok_row(
+            "s128", "1.97", SamplerSettings(steps=64, temperature=2.8, cfg_scale=6.9, cfg_schedule="power-cosine")
+        ),
+        "one-d-piece-s-paper": _one_d_piece_row("s", "2.67", temperature=3.0, cfg_scale=12.5),
+        "one-d-piece-b-paper": _one_d_piece_row("b", "2.70", temperature=2.5, cfg_scale=8.5),
+        "one-d-piece-l-paper": _one_d_piece_row("l", "2.35", temperature=3.0, cfg_scale=5.5),
+        "mini": Preset(
+            settings=SamplerSettings(steps=8, temperature=2.0, cfg_scale=1.0, cfg_schedule="linear"),
+            variants=("mini-16",),
+        ),
+        "mini-unguided": Preset(
+            settings=SamplerSettings(steps=8, temperature=2.0, cfg_scale=0.0, cfg_schedule="constant"),
+            variants=("mini-16",),
+        ),
     },
 )

@@ -12,12 +12,13 @@ from reference_impls.layers.class_generator import ClassGenerator, Watch
 from reference_impls.layers.grid_vq import as_rows
 from reference_impls.layers.multiscale import MultiScaleVQ
 from reference_impls.layers.noise import Noise, drawn_by_race
-from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.precision import at_least_float32, without_autocast
+from reference_impls.layers.rar_transformer import KeyValues
 from reference_impls.layers.swiglu_blocks import drawn
 from reference_impls.layers.token_checks import pack_codes
-from reference_impls.layers.var_transformer import PARTS, Cache, VarBlock, VarHeadNorm, scale_mask
+from reference_impls.layers.var_transformer import PARTS, VarBlock, VarHeadNorm, scale_mask
 from reference_impls.tokenizers.var_vq import VarVQ
-from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Release, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Var", "VarSettings", "build", "likeliest", "release_arguments"]
 
@@ -130,12 +131,16 @@ class Var(ClassGenerator):
         x = torch.cat([self._first(condition), self.word_embed(inputs.to(condition.dtype))], dim=1)
         return self._logits(x, condition, bias=self.attn_bias_for_masking.to(x.dtype))
 
+    def steps(self, settings: VarSettings) -> int:  # noqa: ARG002  the scales are the network's
+        """Calls of the network for a batch: one for every scale."""
+        return len(self.scales)
+
     def generate(self, labels: Tensor, settings: VarSettings, noise: Noise, watch: Watch) -> Tensor:
         """Codes `(B, L)`, scale after scale, for `labels`; `watch` sees the guided logits `(B, n, V)` of each."""
         quantizer, guided = self.quantizer, settings.cfg > 0.0
         classes = torch.cat([labels, torch.full_like(labels, self.classes)]) if guided else labels
         condition = self.class_emb(classes)
-        caches = self._caches(condition)
+        caches = [KeyValues(self.pos_1LC.shape[1]) for _ in self.blocks]
         x, start, codes = self._first(condition), 0, []
         total: Tensor | None = None
         for scale, side in enumerate(self.scales):
@@ -149,7 +154,8 @@ class Var(ClassGenerator):
             codes.append(drawn_by_race(allowed.softmax(-1), uniform))
             start += side * side
             if scale + 1 < len(self.scales):
-                step = quantizer.step(codes[-1], scale)
+                with without_autocast(condition):
+                    step = quantizer.step(codes[-1], scale)
                 total = step if total is None else total + step
                 pooled = functional.adaptive_avg_pool2d(total, self.scales[scale + 1])
                 x = self.word_embed(as_rows(pooled).to(condition.dtype)).repeat(2 if guided else 1, 1, 1)
@@ -163,17 +169,12 @@ class Var(ClassGenerator):
     def _first(self, condition: Tensor) -> Tensor:
         return condition.unsqueeze(1) + self.pos_start
 
-    def _caches(self, condition: Tensor) -> list[Cache]:
-        batch, width = condition.shape
-        shape = (batch, self.heads, self.pos_1LC.shape[1], width // self.heads)
-        return [(condition.new_empty(shape), condition.new_empty(shape)) for _ in self.blocks]
-
     def _logits(
         self,
         x: Tensor,
         condition: Tensor,
         start: int = 0,
-        caches: Sequence[Cache] | None = None,
+        caches: Sequence[KeyValues] | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
         places = slice(start, start + x.shape[1])
@@ -247,6 +248,13 @@ METHOD = GeneratorMethod(
         **{f"d{depth}": _variant(depth, "var-vq/ch160v4096z32", SCALES_256) for depth in (16, 20, 24, 30)},
         "d36": _variant(36, "var-vq/ch160v4096z32-512", SCALES_512, shared_aln=True),
     },
-    # The README states one setting for all sizes.
-    presets={f"d{depth}-paper": VarSettings() for depth in (16, 20, 24, 30, 36)},
+    presets={
+        # The README states one setting for all sizes, and 50 images of every class in no order.
+        f"var-d{depth}-paper": Preset(
+            settings=VarSettings(cfg=1.5, top_k=900, top_p=0.96),
+            variants=(f"d{depth}",),
+            printed=f"README.md: gFID {gfid}",
+        )
+        for depth, gfid in ((16, "3.55"), (20, "2.95"), (24, "2.33"), (30, "1.97"), (36, "2.63"))
+    },
 )

@@ -12,10 +12,11 @@ from reference_impls.layers.class_generator import ClassGenerator, Watch
 from reference_impls.layers.flow import classifier_free
 from reference_impls.layers.grid_vq import as_grid, as_rows
 from reference_impls.layers.noise import Noise
+from reference_impls.layers.rar_transformer import KeyValues
 from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
-from reference_impls.layers.xar_transformer import SIDE, Cache, XarNetwork, cell_order
+from reference_impls.layers.xar_transformer import SIDE, XarNetwork, cell_order
 from reference_impls.tokenizers.mar_vae import LATENT_SCALE
-from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Release, Tokenizer, Variant
+from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Xar", "XarSettings", "build", "network_times", "release_arguments", "sampling_times"]
 
@@ -31,7 +32,7 @@ class XarSettings:
     """What a sampling run may choose (the release's evaluation command)."""
 
     num_steps: int = 50
-    """Evaluations of the network for each cell (twice that many with guidance)."""
+    """Calls of the network for each of the four cells."""
     cfg: float = 2.3
     """Guidance of the drift at the last cell, `uncond + cfg (cond - uncond)`; it grows from 1 at the first."""
 
@@ -75,6 +76,10 @@ class Xar(XarNetwork, ClassGenerator):
         super().__init__(**network)
         self.classes, self.latent_scale = self.class_emb.num_embeddings - 1, latent_scale
 
+    def steps(self, settings: XarSettings) -> int:
+        """Calls of the network for a batch, in all cells together."""
+        return CELLS * settings.num_steps
+
     def generate(self, labels: Tensor, settings: XarSettings, noise: Noise, watch: Watch) -> Tensor:
         """Scaled latents `(B, C, G, G)` for `labels`; `watch` sees every velocity.
 
@@ -82,7 +87,7 @@ class Xar(XarNetwork, ClassGenerator):
         """
         guided = settings.cfg != 1.0
         both = torch.cat([labels, torch.full_like(labels, self.classes)]) if guided else labels
-        caches, times = self.caches(len(both)), sampling_times(settings.num_steps)
+        caches, times = self.caches(), sampling_times(settings.num_steps)
         ticks = torch.tensor([0, *network_times(times[:-1], self.number_type)], device=self.place)
         done: list[Tensor] = []
         for cell in range(CELLS):
@@ -115,7 +120,7 @@ class Xar(XarNetwork, ClassGenerator):
         ticks: Tensor,
         step: int,
         scale: float,
-        caches: list[Cache] | None,
+        caches: list[KeyValues] | None,
     ) -> Tensor:
         """The velocity of the cell `x` behind those that are `done`, float64; `ticks` are 0 and every step's time."""
         guided, before = len(classes) > len(x), len(done)
@@ -211,8 +216,18 @@ METHOD = GeneratorMethod(
         "h": _variant("H", 1280, 20, 16),
     },
     presets={
-        "b-paper": XarSettings(num_steps=40, cfg=2.7),
-        "l-paper": XarSettings(num_steps=50, cfg=2.3),
-        "h-paper": XarSettings(num_steps=50, cfg=2.2),
+        f"xar-{size}-paper": Preset(
+            settings=settings,
+            variants=(size,),
+            classes="sorted",
+            seed="1 + rank",
+            batch_size=256,
+            printed=f"arXiv 2502.20388: gFID {gfid}",
+        )
+        for size, settings, gfid in (
+            ("b", XarSettings(num_steps=40, cfg=2.7), "1.72"),
+            ("l", XarSettings(num_steps=50, cfg=2.3), "1.28"),
+            ("h", XarSettings(num_steps=50, cfg=2.2), "1.24"),
+        )
     },
 )

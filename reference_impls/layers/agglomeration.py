@@ -12,7 +12,7 @@ from reference_impls.layers.vit_attention import Attended
 from reference_impls.layers.vit_backbone import Backbone
 from tokenmark.contracts import BlockTokens, BudgetError, Paper
 
-__all__ = ["ATC", "Clustering", "Linkage", "agglomerate"]
+__all__ = ["ATC", "Clustering", "Linkage", "agglomerate", "check_linkage"]
 
 ATC = Paper(
     title="Agglomerative Token Clustering",
@@ -31,8 +31,7 @@ class Clustering(Reduction):
 
     def __init__(self, backbone: Backbone, schedule: tuple[BlockTokens, ...], linkage: Linkage) -> None:
         super().__init__(backbone, schedule)
-        if linkage not in {"single", "complete", "average"}:
-            raise BudgetError(f"linkage '{linkage}' does not exist: choose single, complete or average")
+        check_linkage(linkage)
         self.linkage: Linkage = linkage
         self.head_width = backbone.blocks[0].head_width
 
@@ -55,6 +54,16 @@ class Clustering(Reduction):
         labels = agglomerate(1 - cosines(keys, keys), count, self.linkage)
         first = torch.arange(self.prefix, device=labels.device).expand(labels.shape[0], -1)
         return merge_clusters(state, torch.cat((first, labels + self.prefix), dim=1), self.prefix + count)
+
+
+def check_linkage(linkage: str) -> None:
+    """Refuse a distance of clusters that there is not.
+
+    Raises:
+        BudgetError: it has another name.
+    """
+    if linkage not in {"single", "complete", "average"}:
+        raise BudgetError(f"linkage '{linkage}' does not exist: choose single, complete or average")
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -3,6 +3,8 @@
 TiTok's generators for L-32 and B-64 are this network (`ImageBert`, modeling/maskgit.py of bytedance/1d-tokenizer).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -129,7 +131,7 @@ class ImageBertModel(nn.Module):
     ) -> None:
         super().__init__()
         sizes = (hidden_size, num_attention_heads, intermediate_size, dropout, attn_drop)
-        layers = nn.Sequential(*(Layer(*sizes) for _ in range(num_hidden_layers)))
+        layers = nn.ModuleList(Layer(*sizes) for _ in range(num_hidden_layers))
         self.embeddings = Embeddings(vocabulary, positions, hidden_size, dropout)
         self.encoder = nn.ModuleDict({"layer": layers})
         self.lm_head = nn.Linear(hidden_size, codebook_size)
@@ -137,5 +139,8 @@ class ImageBertModel(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """int64 `(B, L)` to logits `(B, L, codebook_size)`."""
-        logits: Tensor = self.lm_head(self.encoder["layer"](self.embeddings(ids)))
+        hidden = self.embeddings(ids)
+        for layer in cast(nn.ModuleList, self.encoder["layer"]):
+            hidden = layer(hidden)
+        logits: Tensor = self.lm_head(hidden)
         return logits

@@ -236,7 +236,9 @@ class Stage(nn.Module):
             seen.append(block(seen[-1], when))
         skips = seen[half:0:-1]
         for dense, block, skip in zip(self.skip_denses, self.blocks[half + 1 :], skips, strict=True):
-            seen.append(block(dense(torch.cat([seen[-1], skip], dim=-1)), when))
+            # Back to the stream's number type, which under autocast a linear map leaves.
+            joined = dense(torch.cat([seen[-1], skip], dim=-1)).to(skip.dtype)
+            seen.append(block(joined, when))
         if self.class_embeds is not None:
             seen = [tokens[:, 1:].unflatten(1, (height, -1)) for tokens in seen]
         predicted = self.head(self.head_norm(seen[-1], when).permute(0, 3, 1, 2))
@@ -255,8 +257,9 @@ class DimrNetwork(nn.Module):
     def __init__(self, *, channels: int, classes: int, stages: Sequence[StageSize]) -> None:
         super().__init__()
         before = [None, *stages[:-1]]
-        self.stages = nn.ModuleList(
-            Stage(channels, classes, size, coarser) for size, coarser in zip(stages, before, strict=True)
+        # Stages are unlike each other, and stand in what `compile_blocks` passes by: it compiles their blocks.
+        self.stages = nn.Sequential(
+            *(Stage(channels, classes, size, coarser) for size, coarser in zip(stages, before, strict=True))
         )
 
     def forward(self, x: Tensor, when: Tensor, labels: Tensor) -> list[Tensor]:

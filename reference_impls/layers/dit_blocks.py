@@ -27,7 +27,7 @@ EPS = 1e-6
 def timestep_features(
     times: Tensor, dim: int, max_period: float = 10000.0, factor: float = 1.0, *, exact: bool = False
 ) -> Tensor:
-    """Cosines, then sines, of `times` `(B,)` at `dim // 2` frequencies: `(B, dim)`, float32 at least.
+    """Cosines, then sines, of `times` `(...)` at `dim // 2` frequencies: `(..., dim)`, float32 at least.
 
     The frequencies fall from `factor` to almost `factor` / `max_period` (Transformer, arXiv 1706.03762, section 3.5).
     They are float32 numbers, as in the releases, whatever they are computed with afterwards; if `exact`, they are of
@@ -37,7 +37,7 @@ def timestep_features(
     known = at_least_float32(times)
     places = torch.arange(half, dtype=known.dtype if exact else torch.float32, device=times.device)
     frequencies = torch.exp(-math.log(max_period) * places / half) * factor
-    angles = known[:, None] * frequencies
+    angles = known[..., None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -66,7 +66,7 @@ class TimestepEmbedder(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, times: Tensor) -> Tensor:
-        """`(B,)` to `(B, width)`."""
+        """`(...)` to `(..., width)`."""
         number_type = next(self.mlp.parameters()).dtype
         wide = times.double() if number_type == torch.float64 else times.float()
         waves = timestep_features(wide, self.features, self.max_period, self.factor, exact=self.exact)

@@ -14,6 +14,7 @@ from reference_impls.layers.code_choice import drawn_code
 from reference_impls.layers.llama_gpt import GridGpt
 from reference_impls.layers.noise import Noise, drawn_by_race, gumbel
 from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.remasking import least_sure
 from reference_impls.layers.token_checks import pack_codes
 from tokenmark.contracts import MethodError
 
@@ -38,12 +39,11 @@ class ElmSettings:
     """Masked: forward passes. 0 takes as many as there are tokens, which the autoregressive kind always does."""
 
     def __post_init__(self) -> None:
-        if self.cfg_scale < 0.0:
-            raise MethodError(f"cfg_scale must be at least 0, got {self.cfg_scale}")
+        for name in ("cfg_scale", "temperature"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise MethodError(f"{name} must be a number from 0 on, got {getattr(self, name)}")
         if self.cfg_schedule not in SCHEDULES:
             raise MethodError(f"cfg_schedule must be constant, linear or cos, got '{self.cfg_schedule}'")
-        if self.temperature < 0.0:
-            raise MethodError(f"temperature must be at least 0, got {self.temperature}")
         if self.top_k < 0:
             raise MethodError(f"top_k must be 0 (all codes) or more, got {self.top_k}")
         if self.steps < 0:
@@ -80,10 +80,9 @@ class ElmNetwork(GridGpt):
 
     def draw(self, labels: Tensor, noise: Noise, settings: ElmSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        if not self._tokenizer:
-            raise MethodError("this generator was built without a tokenizer: it gives codes and no images")
+        tokenizer = self.tokenizer
         codes = self.generate(labels, settings, noise, watch)
-        return self.tokenizer.decode(pack_codes(codes[..., 0] if self.token_each == 1 else codes, self.codebook_sizes))
+        return tokenizer.decode(pack_codes(codes[..., 0] if self.token_each == 1 else codes, self.codebook_sizes))
 
 
 class ElmAr(ElmNetwork):
@@ -105,7 +104,8 @@ class ElmAr(ElmNetwork):
             rows: Tensor = self.tok_embedder(codes[..., 0])
             return rows
         parts = [table(codes[..., part]) for part, table in enumerate(self.tok_embedder)]
-        joined: Tensor = self.proj(torch.cat(parts, dim=-1))
+        # In the tables' number type, which under autocast a linear map leaves: it is the blocks' stream.
+        joined: Tensor = self.proj(torch.cat(parts, dim=-1)).to(parts[0].dtype)
         return joined
 
     def scores(self, hidden: Tensor) -> Tensor:
@@ -173,6 +173,10 @@ class ElmMlm(ElmNetwork):
         x = torch.cat([self.classes_embedded(labels), self.embedded(codes)], dim=1)
         return self.scores(self.hidden(x, self.rotation())[:, 1:])
 
+    def steps(self, settings: ElmSettings) -> int:
+        """How often the network is called for a batch."""
+        return settings.steps or self.length
+
     @torch.no_grad()
     def generate(
         self,
@@ -185,7 +189,7 @@ class ElmMlm(ElmNetwork):
         """Codes `(B, L, 1)` for `labels` `(B,)`; `entering` sees the codes that every step starts from."""
         if settings.top_k:
             raise MethodError("a masked generator draws from all codes: top_k must be 0")
-        steps = settings.steps or self.length
+        steps = self.steps(settings)
         codes = torch.full((len(labels), self.length, 1), self.codebook_size, device=labels.device)
         for step in range(steps):
             if entering is not None:
@@ -194,14 +198,15 @@ class ElmMlm(ElmNetwork):
             probabilities = watch.see(self._guided(codes, labels, settings.scale(step, steps)))[:, :, 0].log_softmax(-1)
             uniform = noise.uniform("tokens", step, self.length, self.codebook_size).to(probabilities)
             drawn = drawn_by_race(probabilities.exp(), uniform)
-            doubt = gumbel(noise.uniform("confidence", step, self.length, 1).to(probabilities))[..., 0]
-            confidence = probabilities.gather(-1, drawn[..., None])[..., 0]
-            confidence = confidence + settings.temperature * (1.0 - ratio) * doubt
             masked = codes[..., 0] == self.codebook_size
-            codes = torch.where(masked, drawn, codes[..., 0])
+            found = torch.where(masked, drawn, codes[..., 0])
             if step + 1 < steps:
-                codes = self._mask_again(codes, confidence.masked_fill(~masked, torch.inf), masked, ratio)
-            codes = codes[..., None]
+                doubt = gumbel(noise.uniform("confidence", step, self.length, 1).to(probabilities))[..., 0]
+                confidence = probabilities.gather(-1, drawn[..., None])[..., 0]
+                confidence = confidence + settings.temperature * (1.0 - ratio) * doubt
+                wanted = math.floor(self.length * math.cos(math.pi / 2 * ratio))
+                found = found.masked_fill(least_sure(confidence, masked, wanted), self.codebook_size)
+            codes = found[..., None]
         return codes
 
     def _guided(self, codes: Tensor, labels: Tensor, scale: float) -> Tensor:
@@ -210,10 +215,3 @@ class ElmMlm(ElmNetwork):
         both = self.logits(codes.repeat(2, 1, 1), torch.cat([labels, torch.full_like(labels, self.classes)]))
         conditional, unconditional = at_least_float32(both).chunk(2)
         return unconditional + scale * (conditional - unconditional)
-
-    def _mask_again(self, codes: Tensor, confidence: Tensor, masked: Tensor, ratio: float) -> Tensor:
-        """Mask the least certain codes: a cosine says how many, and at least one less than before."""
-        count = max(1, math.floor(self.length * math.cos(math.pi / 2 * ratio)))
-        counts = (masked.sum(1) - 1).clamp(min=1, max=count)
-        cut_off = confidence.sort(dim=1).values.gather(1, (counts - 1)[:, None])
-        return codes.masked_fill(confidence <= cut_off, self.codebook_size)

@@ -177,10 +177,11 @@ class EnatNetwork(nn.Module):
             rank = rank.scatter(1, previous.positions[:, :known], 2)
         order = rank.argsort(dim=1, stable=True)[:, : fresh + masked]
         label, embedded = self.y_embedder(labels), _taken(self.x_embedder(ids), order)
-        seen, hidden = embedded.split([fresh, masked], dim=1)
+        # Laid out alone, so that blocks which are compiled meet one layout at all steps.
+        seen, hidden = (part.contiguous() for part in embedded.split([fresh, masked], dim=1))
         before = None
         if previous is not None and known:
-            before = self.prev_proj(previous.features[:, :known])
+            before = self.prev_proj(previous.features[:, :known].contiguous())
             order = torch.cat([previous.positions[:, :known], order], dim=1)
         if fresh:
             for block in self.blocks[: self.encoder_blocks]:

@@ -4,12 +4,13 @@ One token of every cell of the grid is a destination; all others are sources, of
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from reference_impls.layers.matching import cosines
-from reference_impls.layers.reduction import Matching
+from reference_impls.layers.reduction import Matching, take
 
 __all__ = ["grid_destinations", "grid_matching", "layer_grid", "sources_of", "unmerge"]
 
@@ -18,37 +19,50 @@ def grid_destinations(grid: tuple[int, int], cell: tuple[int, int], choice: Tens
     """Positions of one token of every whole cell of a grid, rising, `(cells,)` int64; both are (rows, columns).
 
     `choice`, in [0, 1), a number for every cell in rows, picks the token within it, counted row by row; without it,
-    the top left one. What cells do not cover, on the right and below, is never a destination.
+    the top left one. `(B, down, across)` choices give `(B, cells)`. What cells do not cover, on the right and below,
+    is never a destination.
     """
     down, across = grid[0] // cell[0], grid[1] // cell[1]
     inner = torch.zeros(down, across, dtype=torch.int64)
     if choice is not None:
         inner = (choice * (cell[0] * cell[1])).long()
-    rows = torch.arange(down)[:, None] * cell[0] + inner // cell[1]
-    columns = torch.arange(across) * cell[1] + inner % cell[1]
-    return (rows * grid[1] + columns).flatten().sort().values
+    rows = torch.arange(down, device=inner.device)[:, None] * cell[0] + inner // cell[1]
+    columns = torch.arange(across, device=inner.device) * cell[1] + inner % cell[1]
+    return (rows * grid[1] + columns).flatten(-2).sort(dim=-1).values
 
 
 def sources_of(tokens: int, destinations: Tensor) -> Tensor:
-    """The positions among `tokens` that are no destination, rising."""
-    free = torch.ones(tokens, dtype=torch.bool).scatter(0, destinations, value=False)
-    return torch.arange(tokens)[free]
+    """The positions among `tokens` that are none of `destinations` `(..., D)`, rising, `(..., tokens - D)`."""
+    ones = torch.ones_like(destinations)
+    taken = ones.new_zeros(*destinations.shape[:-1], tokens).scatter(-1, destinations, ones)
+    return taken.argsort(dim=-1, stable=True)[..., : tokens - destinations.shape[-1]]
 
 
-def grid_matching(metric: Tensor, sources: Tensor, destinations: Tensor, r: int) -> Matching:
+def grid_matching(
+    metric: Tensor,
+    sources: Tensor,
+    destinations: Tensor,
+    r: int,
+    bonus: Tensor | None = None,
+    similarity: Callable[[Tensor, Tensor], Tensor] = cosines,
+) -> Matching:
     """Merge the `r` sources that are most similar to a destination into it.
 
-    Similarity is the cosine of `metric` `(B, N, C)`; `sources` and `destinations` share out its N positions. Output
-    order: the sources that stay, in falling similarity, then the destinations. Of equal similarities the earlier
-    position goes first. 0 <= r <= sources.
+    `sources` `(S,)` and `destinations` `(D,)`, or `(B, S)` and `(B, D)`, share out the N positions of `metric`
+    `(B, N, C)`. Output order: the sources that stay, in falling similarity, then the destinations. Of equal
+    similarities the earlier position goes first. `bonus` `(B, N)` is added to what a source is ranked by, though not to
+    what it chooses its destination by. 0 <= r <= sources.
     """
-    best, partner = cosines(metric[:, sources], metric[:, destinations]).max(dim=2)
+    sources, destinations = (index.expand(metric.shape[0], -1) for index in (sources, destinations))
+    best, partner = similarity(take(metric, sources), take(metric, destinations)).max(dim=2)
+    if bonus is not None:
+        best = best + bonus.gather(1, sources)
     order = best.argsort(dim=1, descending=True, stable=True)
     merged, stays = order[:, :r], order[:, r:]
     return Matching(
-        kept=torch.cat((sources[stays], destinations.expand(metric.shape[0], -1)), dim=1),
-        merged=sources[merged],
-        into=sources.shape[0] - r + partner.gather(1, merged),
+        kept=torch.cat((sources.gather(1, stays), destinations), dim=1),
+        merged=sources.gather(1, merged),
+        into=sources.shape[1] - r + partner.gather(1, merged),
     )
 
 
@@ -58,7 +72,7 @@ def unmerge(x: Tensor, matching: Matching) -> Tensor:
     order = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
     places = kept.new_zeros(kept.shape[0], kept.shape[1] + merged.shape[1])
     places = places.scatter(1, kept, order).scatter(1, merged, matching.into)
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+    return take(x, places)
 
 
 def layer_grid(latent: tuple[int, int], tokens: int, max_downsample: int) -> tuple[int, int] | None:

@@ -61,15 +61,12 @@ class HaltonSettings:
             raise MethodError(f"steps must be at least 1, got {self.steps}")
         if not math.isfinite(self.w):
             raise MethodError(f"w must be finite, 0 being no guidance, got {self.w}")
-        if self.top_k < 0 or self.temp_warmup < 0 or self.r_temp < 0:
-            raise MethodError(
-                "top_k, temp_warmup and r_temp must not be negative, got "
-                f"{self.top_k}, {self.temp_warmup} and {self.r_temp}"
-            )
-        if not (self.sm_temp_min > 0 and self.sm_temp_max > 0):
-            raise MethodError(
-                f"sm_temp_min and sm_temp_max must be above 0, got {self.sm_temp_min} and {self.sm_temp_max}"
-            )
+        for name in ("top_k", "temp_warmup", "temp_pow", "r_temp"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise MethodError(f"{name} must not be negative, and finite, got {getattr(self, name)}")
+        for name in ("sm_temp_min", "sm_temp_max"):
+            if not 0.0 < getattr(self, name) < math.inf:
+                raise MethodError(f"{name} must be above 0, and finite, got {getattr(self, name)}")
 
     def progress(self, step: int) -> float:
         """From 0 at the first step to 1 at the last."""

@@ -94,6 +94,8 @@ class LatentDiffusion(ClassGenerator):
     """Side of the grid of latents, S."""
     latent_scale: float
     """What the tokenizer's latents are multiplied with for the network."""
+    guided_channels: int = GUIDED_CHANNELS
+    """How many of the noise's channels are guided."""
 
     def forward(self, x: Tensor, times: Tensor, labels: Tensor) -> Tensor:
         """Noisy latents `(B, C, S, S)`, training steps `(B,)` and labels to noise, then variance, `(B, 2C, S, S)`.
@@ -101,6 +103,10 @@ class LatentDiffusion(ClassGenerator):
         Label `classes` is the dropped one.
         """
         raise NotImplementedError
+
+    def steps(self, settings: DiffusionSettings) -> int:
+        """Calls of the network for a batch: one for each training step that is taken, guided or not."""
+        return settings.steps
 
     def attach(self, tokenizer: Tokenizer | None) -> None:
         """Bind to `tokenizer`, which must read the latents that the network writes; None leaves it without one."""
@@ -123,7 +129,7 @@ class LatentDiffusion(ClassGenerator):
         dropped = torch.full_like(labels, self.classes)
         both = self(torch.cat([x, x]), torch.cat([times, times]), torch.cat([labels, dropped]))
         told, untold = at_least_float32(both).chunk(2)
-        return guide(told, untold, scale, GUIDED_CHANNELS)
+        return guide(told, untold, scale, self.guided_channels)
 
     @torch.no_grad()
     def generate(

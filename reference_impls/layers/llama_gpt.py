@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,10 @@ class GridGpt(ClassGenerator):
         self.cls_embedding = nn.ModuleDict({"embedding_table": nn.Embedding(num_classes + 1, dim)})
         self.layers = nn.ModuleList(GridBlock(dim, n_head, multiple_of) for _ in range(n_layer))
         self.norm = nn.RMSNorm(dim, eps=1e-5)
+
+    def steps(self, settings: Any) -> int:  # noqa: ARG002  whatever is asked for, a token is written at a time
+        """How often the network is called for a batch: once for every token."""
+        return self.length
 
     def embedded(self, codes: Tensor) -> Tensor:
         """Codes `(B, n, ...)` as rows `(B, n, D)`."""

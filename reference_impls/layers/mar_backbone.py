@@ -53,12 +53,12 @@ class MarBackbone(nn.Module):
         self.z_proj = nn.Linear(channels, encoder_dim)
         self.z_proj_ln = nn.LayerNorm(encoder_dim, eps=EPS)
         self.encoder_pos_embed_learned = _table(1, buffer_size + length, encoder_dim)
-        self.encoder_blocks = nn.Sequential(*(block(encoder_dim, encoder_heads) for _ in range(encoder_depth)))
+        self.encoder_blocks = nn.ModuleList(block(encoder_dim, encoder_heads) for _ in range(encoder_depth))
         self.encoder_norm = nn.LayerNorm(encoder_dim, eps=EPS)
         self.decoder_embed = nn.Linear(encoder_dim, decoder_dim)
         self.mask_token = _table(1, 1, decoder_dim)
         self.decoder_pos_embed_learned = _table(1, buffer_size + length, decoder_dim)
-        self.decoder_blocks = nn.Sequential(*(block(decoder_dim, decoder_heads) for _ in range(decoder_depth)))
+        self.decoder_blocks = nn.ModuleList(block(decoder_dim, decoder_heads) for _ in range(decoder_depth))
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=EPS)
         self.output_pos_embed = _table(1, length, decoder_dim)
 
@@ -75,8 +75,10 @@ class MarBackbone(nn.Module):
         shown = self.z_proj(latents.gather(1, _wide(visible, latents.shape[2])))
         places = self.encoder_pos_embed_learned[0]
         buffer = conditions.unsqueeze(1) + places[: self.buffer_size]
-        x = torch.cat([buffer, shown + places[self.buffer_size :][visible]], dim=1)
-        out: Tensor = self.encoder_norm(self.encoder_blocks(self.z_proj_ln(x)))
+        x = self.z_proj_ln(torch.cat([buffer, shown + places[self.buffer_size :][visible]], dim=1))
+        for block in self.encoder_blocks:
+            x = block(x)
+        out: Tensor = self.encoder_norm(x)
         return out
 
     def decode_all(self, encoded: Tensor, visible: Tensor) -> Tensor:
@@ -85,8 +87,10 @@ class MarBackbone(nn.Module):
         buffer, shown = x[:, : self.buffer_size], x[:, self.buffer_size :]
         masked = self.mask_token.to(x.dtype).expand(len(x), self.length, -1)
         x = torch.cat([buffer, masked.scatter(1, _wide(visible, x.shape[2]), shown)], dim=1)
-        x = self.decoder_norm(self.decoder_blocks(x + self.decoder_pos_embed_learned))
-        out: Tensor = x[:, self.buffer_size :] + self.output_pos_embed
+        x = x + self.decoder_pos_embed_learned
+        for block in self.decoder_blocks:
+            x = block(x)
+        out: Tensor = self.decoder_norm(x)[:, self.buffer_size :] + self.output_pos_embed
         return out
 
     def features(self, latents: Tensor, visible: Tensor, conditions: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = [
     "drawn_orders",
     "iterations",
     "picked",
+    "placed",
     "step_noises",
     "visible_of",
     "with_dropped",
@@ -90,6 +91,11 @@ def visible_of(orders: Tensor, masked: int) -> Tensor:
 def picked(values: Tensor, places: Tensor) -> Tensor:
     """What `values` `(B, N, C)` hold at `places` `(B, n)`: `(B, n, C)`."""
     return values.gather(1, places.unsqueeze(-1).expand(-1, -1, values.shape[2]))
+
+
+def placed(tokens: Tensor, places: Tensor, new: Tensor) -> Tensor:
+    """`tokens` `(B, N, C)` with `new` ones `(B, n, C)` at `places` `(B, n)`."""
+    return tokens.scatter(1, places.unsqueeze(-1).expand_as(new), new.to(tokens.dtype))
 
 
 def denoise_tokens(

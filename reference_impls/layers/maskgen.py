@@ -5,7 +5,7 @@ projected pooled embedding) are inputs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -15,14 +15,14 @@ from reference_impls.layers.denoising_mlp import DenoisingMLP
 from reference_impls.layers.dit_blocks import EPS
 from reference_impls.layers.joint_blocks import JOINT, JointBlock, ScaledNorm
 from reference_impls.layers.precision import at_least_float32
-from tokenmark.contracts import Layout, MethodError
+from tokenmark.contracts import Layout
 
-__all__ = ["LAYOUT", "MaskGenKL", "MaskGenVQ", "Text", "from_release", "repeated_text", "score_features"]
+__all__ = ["LAYOUT", "MaskGenKL", "MaskGenVQ", "Text", "repeated_text", "score_features"]
 
+Entering = Callable[[int, Tensor, Tensor], None]
+"""Sees a block's place, and the tokens `(B, N, D)` and the text `(B, T, D)` that enter it."""
 SCORE_FACTOR = 100.0
 """What an aesthetic score is multiplied by before it is encoded."""
-TEXT_CHANNELS = 768
-"""Of CLIP ViT-L/14's text tower, where a configuration does not say."""
 PERIODS = {"vq": 1000.0, "kl": 10000.0}
 """The longest period of its encoding."""
 
@@ -106,11 +106,13 @@ class TextToTokens(nn.Module):
         pooled = torch.cat([text.pooled.to(number_type), self.encoded_scores(text.scores).to(number_type)], dim=1)
         return self.text_embed_proj(text.states.to(number_type)), self.cond_pooled_proj(pooled)
 
-    def run(self, x: Tensor, read: tuple[Tensor, Tensor]) -> Tensor:
-        """Embedded tokens `(B, N, D)` to normed ones, given what `read` gave."""
+    def run(self, x: Tensor, read: tuple[Tensor, Tensor], entering: Entering | None = None) -> Tensor:
+        """Embedded tokens `(B, N, D)` to normed ones, given what `read` gave; `entering` sees what every block does."""
         told, condition = read
         x = x + self.pos_embed
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            if entering is not None:
+                entering(index, x, told)
             x, told = block(x, told, condition)
         out: Tensor = self.norm(x, condition)
         return out
@@ -144,9 +146,9 @@ class MaskGenVQ(TextToTokens):
         nn.init.trunc_normal_(self.embeddings.weight, std=0.02)
         self.lm_head = TiedHead(self.embeddings, codebook_size)
 
-    def forward(self, codes: Tensor, read: tuple[Tensor, Tensor]) -> Tensor:
-        """Logits `(B, N, K)` of codes `(B, N)`."""
-        logits: Tensor = self.lm_head(self.run(self.embeddings(codes), read))
+    def forward(self, codes: Tensor, read: tuple[Tensor, Tensor], entering: Entering | None = None) -> Tensor:
+        """Logits `(B, N, K)` of codes `(B, N)`; further arguments as of `run`."""
+        logits: Tensor = self.lm_head(self.run(self.embeddings(codes), read, entering))
         return logits
 
 
@@ -178,28 +180,3 @@ class MaskGenKL(TextToTokens):
         return (
             self.run(torch.where(shown.unsqueeze(2), known, self.mask_token), read) + self.diffusion_pos_embed_learned
         )
-
-
-def from_release(config: Mapping[str, Any]) -> MaskGenVQ | MaskGenKL:
-    """The network that a release's configuration tree describes; what has a diffusion head gives latents."""
-    image, sizes = config["model"]["vq_model"], config["model"]["maskgen"]
-    if not sizes["micro_condition"]:
-        raise MethodError("MaskGen without an aesthetic score was never released: micro_condition must be true")
-    shared = {
-        "length": image["num_latent_tokens"],
-        "width": sizes["decoder_embed_dim"],
-        "depth": sizes["decoder_depth"],
-        "heads": sizes["decoder_num_heads"],
-        "text_channels": image.get("text_embed_dim", TEXT_CHANNELS),
-        "score_width": sizes["micro_condition_embed_dim"],
-    }
-    if "losses" not in config:
-        classes = sizes["condition_num_classes"]
-        return MaskGenVQ(codebook_size=image["codebook_size"], condition_num_classes=classes, **shared)
-    return MaskGenKL(
-        channels=image["token_size"],
-        diffloss_d=config["losses"]["diffloss_d"],
-        diffloss_w=config["losses"]["diffloss_w"],
-        latent_scale=image["scale_factor"],
-        **shared,
-    )

@@ -29,7 +29,7 @@ from reference_impls.layers.noise import Noise, gumbel
 from reference_impls.layers.precision import at_least_float32
 from tokenmark.contracts import MethodError
 
-__all__ = ["KL_PAPER", "VQ_PAPER", "KlSettings", "VqSettings", "sampled_codes", "sampled_latents"]
+__all__ = ["KlSettings", "VqSettings", "sampled_codes", "sampled_latents"]
 
 Entering = Callable[[Tensor], None]
 
@@ -88,12 +88,6 @@ class KlSettings:
             steps=self.steps, temperature=self.temperature, cfg_schedule=self.cfg_schedule, scales=(self.cfg_scale,)
         )
         cosine_diffusion(self.diffusion_steps)
-
-
-VQ_PAPER = VqSettings(steps=16, temperature=2.0, cfg_scale=12.0)
-"""As in the released configurations, with an aesthetic score of 6.5."""
-KL_PAPER = KlSettings(steps=32, cfg_scale=3.0)
-"""The same for latents."""
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reference_impls.layers.grid_vq import as_grid, as_rows
-from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.precision import at_least_float32, without_autocast
 from reference_impls.layers.quantizers import Quantized, Quantizer, nearest_rows
 from tokenmark.contracts import MethodError
 
@@ -119,7 +119,7 @@ class MultiScaleQuantizer(Quantizer):
 
         The losses are the means over all scales of the sum so far against the latents.
         """
-        with torch.autocast(latents.device.type, enabled=False):
+        with without_autocast(latents):
             latents = self.prepare(at_least_float32(latents))
             target = as_grid(latents, self.scales[-1])
             residual, total = target.detach(), torch.zeros_like(target)
@@ -149,7 +149,7 @@ class MultiScaleQuantizer(Quantizer):
 
     def sums(self, codes: Tensor) -> list[Tensor]:
         """The sum `(B, C, S, S)` after every scale that codes `(B, N)` hold."""
-        with torch.autocast(codes.device.type, enabled=False):
+        with without_autocast(codes):
             total = self.step(codes[:, : self.scales[0] ** 2], 0)
             found = [total]
             for scale, part in enumerate(self.split(codes)[1:], start=1):

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Draws", "Noise", "drawn_by_race", "gumbel"]
+__all__ = ["Draws", "Noise", "drawn_by_race", "exponential", "gumbel"]
 
 SMALLEST = 1e-20
 """What uniform noise is held above before a logarithm."""
@@ -50,10 +50,15 @@ def gumbel(uniform: Tensor) -> Tensor:
     return -torch.log(-torch.log(uniform.clamp(min=SMALLEST)))
 
 
+def exponential(uniform: Tensor) -> Tensor:
+    """Exponential(1) noise of uniform noise in [0, 1)."""
+    return -torch.log(uniform.clamp(min=SMALLEST))
+
+
 def drawn_by_race(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Indices drawn from `probabilities` `(..., K)` with uniform noise of that shape, int64 `(...)`.
 
     The race of exponential clocks by which torch.multinomial draws one sample: the first of the largest p / E, with
     E = -log u.
     """
-    return (probabilities / -torch.log(uniform.clamp(min=SMALLEST))).argmax(-1)
+    return (probabilities / exponential(uniform)).argmax(-1)

@@ -51,14 +51,18 @@ class RarAttention(nn.Module):
         self.q_norm, self.k_norm = (nn.LayerNorm(width // heads, eps=EPS) for _ in range(2))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, start: int, cache: KeyValues | None) -> Tensor:
-        """`(B, n, D)` at the places from `start` on, to the same shape; behind a start above 0 only one place."""
+    def forward(self, x: Tensor, start: int, cache: KeyValues | None, *, causal: bool) -> Tensor:
+        """`(B, n, D)` at the places from `start` on, to the same shape; behind a start above 0 only one place.
+
+        Whether the attention is `causal`, which it need not be told of one place, is no comparison made here, because
+        a compiler would take its outcome for a number that is not known yet.
+        """
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # Under autocast norms give float32, which is more than the cache has to keep.
         query, key = (norm(part).to(value.dtype) for norm, part in ((self.q_norm, query), (self.k_norm, key)))
         if cache is not None:
             key, value = cache.extended(torch.stack([key, value]), start)
-        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=start == 0)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -73,10 +77,10 @@ class RarBlock(nn.Module):
         self.mlp = Mlp(width, hidden)
         self.adaLN_modulation = modulation(width, 6)
 
-    def forward(self, x: Tensor, condition: Tensor, start: int, cache: KeyValues | None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor, start: int, cache: KeyValues | None, *, causal: bool) -> Tensor:
         """Tokens and conditions, both `(B, n, D)`, to tokens."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition).chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1.0 + scale1) + shift1, start, cache)
+        x = x + gate1 * self.attn(self.norm1(x) * (1.0 + scale1) + shift1, start, cache, causal=causal)
         out: Tensor = x + gate2 * self.mlp(self.norm2(x) * (1.0 + scale2) + shift2)
         return out
 
@@ -180,7 +184,7 @@ class RarTransformer(nn.Module):
         condition = embedded + self.timesteps_embeddings[:, start:end]
         hidden = rows + places[:, start:end]
         for index, block in enumerate(self.blocks):
-            hidden = block(hidden, condition, start, None if caches is None else caches[index])
+            hidden = block(hidden, condition, start, None if caches is None else caches[index], causal=start == 0)
         return hidden, condition
 
     def next_logits(

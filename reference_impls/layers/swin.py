@@ -8,7 +8,15 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["PatchMerging", "SwinBlock", "WindowAttention", "from_windows", "relative_index", "to_windows"]
+__all__ = [
+    "PatchMerging",
+    "SwinBlock",
+    "WindowAttention",
+    "from_windows",
+    "relative_index",
+    "shift_mask",
+    "to_windows",
+]
 
 
 def to_windows(x: Tensor, window: tuple[int, int]) -> Tensor:
@@ -78,7 +86,7 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
         if self.shift:
-            self.register_buffer("attn_mask", _shift_mask(grid, self.window, self.shift))
+            self.register_buffer("attn_mask", shift_mask(grid, self.window, self.shift))
 
     def attend(self, x: Tensor) -> Tensor:
         """`x` `(B, H, W, C)` and what attention adds to it."""
@@ -111,7 +119,7 @@ class PatchMerging(nn.Module):
         return out
 
 
-def _shift_mask(grid: tuple[int, int], window: tuple[int, int], shift: int) -> Tensor:
+def shift_mask(grid: tuple[int, int], window: tuple[int, int], shift: int) -> Tensor:
     """0 between places of a shifted window that were neighbours before, -100 across the map's edges."""
     regions = [(torch.arange(side) >= side - window[0]).int() + (torch.arange(side) >= side - shift) for side in grid]
     region = to_windows((3 * regions[0][:, None] + regions[1])[None, :, :, None], window)[0, :, :, 0]

@@ -1,18 +1,26 @@
 """TokenBridge's generator (arXiv 2503.16430): MAR's backbone, and a small transformer over channels."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.gaussian_levels import GaussianLevels
 from reference_impls.layers.mar_backbone import EPS, MarBackbone
 from reference_impls.layers.precision import at_least_float32
 
-__all__ = ["CHANNEL_ORDER", "ChannelHead", "ChannelSize", "TokenBridgeNetwork"]
+__all__ = ["CHANNEL_ORDER", "RENAMES", "ChannelHead", "ChannelSize", "TokenBridgeNetwork"]
+
+RENAMES = (
+    (r"^(reconstruction_values|boundaries)$", r"quantize.\1"),
+    (r"^channel_(embed|mask|blocks|norm|final|heads)\b", r"channels.\1"),
+    (r"^(condition_proj|timesteps_embeddings|token_embeddings)\b", r"channels.\1"),
+)
+"""The release's keys to those of `TokenBridgeNetwork`."""
 
 CHANNEL_ORDER = (8, 1, 10, 9, 6, 12, 4, 0, 3, 11, 7, 14, 2, 15, 13, 5)
 """In which KL-16's channels are written: the release orders them by how they hold frequencies."""
@@ -94,11 +102,20 @@ class ChannelHead(nn.Module):
         size: Of the transformer.
         levels: Codes of a channel, K.
         order: Which channel is written when.
+        saved: Keep in the state dict what is computed and not learned.
     """
 
     inverse: Tensor
 
-    def __init__(self, features: int, size: ChannelSize, levels: int, order: tuple[int, ...] = CHANNEL_ORDER) -> None:
+    def __init__(
+        self,
+        features: int,
+        size: ChannelSize,
+        levels: int,
+        order: tuple[int, ...] = CHANNEL_ORDER,
+        *,
+        saved: bool = False,
+    ) -> None:
         super().__init__()
         dim, steps = size.dim, len(order)
         self.order = order
@@ -111,8 +128,8 @@ class ChannelHead(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=EPS)
         self.final = ChannelFinal(dim)
         self.heads = nn.ModuleList(nn.Linear(dim, levels) for _ in range(steps))
-        # In the checkpoint; attention here is told to be causal.
-        self.register_buffer("mask", torch.full((steps, steps), -math.inf).triu(1))
+        # In the release's state; attention here is told to be causal.
+        self.register_buffer("mask", torch.full((steps, steps), -math.inf).triu(1), persistent=saved)
         self.register_buffer("inverse", torch.tensor(order).argsort(), persistent=False)
 
     def _run(self, x: Tensor, condition: Tensor, caches: list[Cache] | None = None) -> Tensor:
@@ -133,24 +150,29 @@ class ChannelHead(nn.Module):
         out = self._run(x, condition + self.timesteps_embeddings)
         return torch.stack([head(out[:, step]) for step, head in enumerate(self.heads)], dim=1)
 
-    def sample(self, features: Tensor, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, features: Tensor, noise: Tensor | None = None, *, temperature: float = 1.0, watch: Watch
+    ) -> Tensor:
         """Codes `(M, channels)` for features `(M, D)`, the likeliest ones if there is no noise.
 
-        `noise` `(M, steps, K)` is drawn from Exponential(1), in the order of writing.
+        `noise` `(M, steps, K)` is drawn from Exponential(1), in the order of writing; `watch` sees all logits at once.
         """
         conditions = self.condition_proj(features).unsqueeze(1) + self.timesteps_embeddings
         # Quirk of the release: here the first step has its time added, which in training it has not.
         x = conditions[:, :1]
         caches: list[Cache] = [[] for _ in self.blocks]
         written: list[Tensor] = []
+        seen: list[Tensor] = []
         for step, head in enumerate(self.heads):
             out = self._run(x + self.embed[:, step : step + 1], conditions[:, step : step + 1], caches)
             logits = at_least_float32(head(out[:, 0]))
+            seen.append(logits)
             if noise is not None:
                 logits = logits / temperature - noise[:, step].log()
             written.append(logits.argmax(-1))
             if step < len(self.token_embeddings):
                 x = self.token_embeddings[step](written[-1]).unsqueeze(1)
+        watch.see(torch.stack(seen, dim=1))
         return torch.stack(written, dim=1)[:, self.inverse]
 
 
@@ -165,6 +187,7 @@ class TokenBridgeNetwork(MarBackbone):
         decoder: And of its decoder.
         channel: Sizes of the transformer over channels.
         levels: Codes of a channel.
+        saved_tables: Keep in the state dict what is computed and not learned, as the release does.
     """
 
     def __init__(
@@ -177,6 +200,7 @@ class TokenBridgeNetwork(MarBackbone):
         decoder: tuple[int, int, int],
         channel: tuple[int, int, int],
         levels: int = 64,
+        saved_tables: bool = False,
     ) -> None:
         super().__init__(
             length=grid**2,
@@ -186,58 +210,6 @@ class TokenBridgeNetwork(MarBackbone):
             **{f"encoder_{name}": value for name, value in zip(("dim", "depth", "heads"), encoder, strict=True)},
             **{f"decoder_{name}": value for name, value in zip(("dim", "depth", "heads"), decoder, strict=True)},
         )
-        self.quantize = GaussianLevels(levels, saved=True)
-        self.channels = ChannelHead(decoder[0], ChannelSize(*channel), levels)
-
-    @torch.no_grad()
-    def generate(
-        self,
-        labels: Tensor,
-        orders: Tensor,
-        noise: Tensor | None = None,
-        *,
-        steps: int = 64,
-        cfg_scale: float = 1.0,
-        cfg_schedule: Literal["linear", "constant"] = "linear",
-        temperature: float = 1.0,
-    ) -> Tensor:
-        """Codes `(B, N, channels)` of `labels` `(B,)`, of which some tokens are written at every step.
-
-        Args:
-            labels: int64 `(B,)`.
-            orders: int64 `(B, N)`: the tokens' places, the one that is written last first.
-            noise: Exponential(1), `(B, N, channels, K)`, for the tokens in row-major order and the channels in the
-                order of writing; None for the likeliest codes.
-            steps: In how many steps; a cosine says how many tokens are left after each.
-            cfg_scale: Guidance, on features; off at 1.
-            cfg_schedule: Whether the scale grows with the share of tokens that are written.
-            temperature: Of the codes.
-        """
-        guided = cfg_scale != 1.0
-        conditions = self.conditions(labels)
-        if guided:
-            conditions = torch.cat([conditions, self.fake_latent.expand(len(labels), -1)])
-        codes = torch.zeros(len(labels), self.length, len(CHANNEL_ORDER), dtype=torch.int64, device=labels.device)
-        masked = self.length
-        for step in range(steps):
-            left = max(1, min(masked - 1, math.floor(self.length * math.cos(math.pi / 2 * (step + 1) / steps))))
-            visible = orders[:, masked:].sort(dim=1).values
-            places = orders[:, (0 if step == steps - 1 else left) : masked]
-            latents = self.quantize.values(codes).to(self.fake_latent.dtype)
-            both = 2 if guided else 1
-            features = self.features(latents.repeat(both, 1, 1), visible.repeat(both, 1), conditions)
-            features = _picked(features, places.repeat(both, 1))
-            if guided:
-                share = (self.length - left) / self.length if cfg_schedule == "linear" else 1.0
-                conditional, unconditional = features.chunk(2)
-                features = unconditional + (1 + (cfg_scale - 1) * share) * (conditional - unconditional)
-            drawn = None if noise is None else _picked(noise, places).flatten(0, 1)
-            new = self.channels.sample(features.flatten(0, 1), drawn, temperature).unflatten(0, places.shape)
-            codes = codes.scatter(1, places.unsqueeze(-1).expand_as(new), new)
-            masked = left
-        return codes
-
-
-def _picked(values: Tensor, places: Tensor) -> Tensor:
-    """What `values` `(B, N, ...)` hold at `places` `(B, n)`: `(B, n, ...)`."""
-    return values.gather(1, places.reshape(*places.shape, *(1,) * (values.dim() - 2)).expand(-1, -1, *values.shape[2:]))
+        self.levels = levels
+        self.quantize = GaussianLevels(levels, saved=saved_tables)
+        self.channels = ChannelHead(decoder[0], ChannelSize(*channel), levels, saved=saved_tables)

@@ -65,7 +65,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """`(B, L, width)` to the same shape."""
         if self.skip_linear is not None and skip is not None:
-            x = self.skip_linear(torch.cat([x, skip], dim=-1))
+            # Back to the stream's number type, which under autocast a linear map leaves.
+            x = self.skip_linear(torch.cat([x, skip], dim=-1)).to(x.dtype)
         x = x + self.attn(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out

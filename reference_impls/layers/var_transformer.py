@@ -5,7 +5,6 @@ Keys are those of the release (models/var.py and models/basic_var.py of Foundati
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from timm.layers.activations import GELUTanh
@@ -13,12 +12,10 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
+from reference_impls.layers.rar_transformer import KeyValues
 from reference_impls.layers.swiglu_blocks import drawn
 
-__all__ = ["PARTS", "Cache", "VarBlock", "VarHeadNorm", "scale_mask"]
-
-Cache: TypeAlias = tuple[Tensor, Tensor]
-"""Keys and values `(B, heads, L, d)` of one block, filled from the front."""
+__all__ = ["PARTS", "VarBlock", "VarHeadNorm", "scale_mask"]
 
 EPS = 1e-6
 MOST_SHARPENING = math.log(100.0)
@@ -58,17 +55,17 @@ class VarAttention(nn.Module):
         self.register_buffer("zero_k_bias", torch.zeros(width))
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, bias: Tensor | None, start: int, cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, start: int, cache: KeyValues | None) -> Tensor:
         """`(B, n, D)` at places from `start` on to the same shape; `cache` holds what is before, and is filled."""
         qkv = functional.linear(x, self.mat_qkv.weight, torch.cat([self.q_bias, self.zero_k_bias, self.v_bias]))
         query, key, value = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if self.l2_norm:
             sharpness = self.scale_mul_1H11.clamp(max=MOST_SHARPENING).exp()
             query, key = functional.normalize(query, dim=-1) * sharpness, functional.normalize(key, dim=-1)
+            # Under autocast lengths are float32, which is more than the cache has to keep.
+            query, key = query.to(value.dtype), key.to(value.dtype)
         if cache is not None:
-            end = start + x.shape[1]
-            cache[0][:, :, start:end], cache[1][:, :, start:end] = key, value
-            key, value = cache[0][:, :, :end], cache[1][:, :, :end]
+            key, value = cache.extended(torch.stack([key, value]), start)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=self.scale)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
@@ -97,7 +94,7 @@ class VarBlock(nn.Module):
         self.ada_lin = None if shared else nn.Sequential(nn.SiLU(), nn.Linear(width, PARTS * width))
 
     def forward(
-        self, x: Tensor, condition: Tensor, bias: Tensor | None = None, start: int = 0, cache: Cache | None = None
+        self, x: Tensor, condition: Tensor, bias: Tensor | None = None, start: int = 0, cache: KeyValues | None = None
     ) -> Tensor:
         """Tokens `(B, n, D)` to the same shape.
 

@@ -4,8 +4,6 @@ Keys are those of the released checkpoints. Tokens are in the order of cells, th
 """
 
 import functools
-import math
-from typing import TypeAlias
 
 import torch
 from timm.layers.mlp import SwiGLU
@@ -14,12 +12,10 @@ from torch.nn import functional
 
 from reference_impls.layers.dit_blocks import TimestepEmbedder
 from reference_impls.layers.precision import at_least_float32
+from reference_impls.layers.rar_transformer import KeyValues
 from reference_impls.layers.swiglu_blocks import drawn
 
-__all__ = ["SIDE", "Cache", "XarNetwork", "cell_order", "rotary_tables"]
-
-Cache: TypeAlias = tuple[Tensor, Tensor]
-"""Keys and values `(B, heads, N, d)` of one block, filled from the front."""
+__all__ = ["SIDE", "XarNetwork", "cell_order", "rotary_tables"]
 
 EPS = 1e-6
 SIDE = 2
@@ -81,15 +77,13 @@ class XarAttention(nn.Module):
         self.rope = Rotary(grid, width // heads)
 
     def forward(
-        self, x: Tensor, tables: tuple[Tensor, Tensor], bias: Tensor | None, start: int, cache: Cache | None
+        self, x: Tensor, tables: tuple[Tensor, Tensor], bias: Tensor | None, start: int, cache: KeyValues | None
     ) -> Tensor:
         """`(B, n, D)` at places from `start` on to the same shape; `cache` holds what is before, and is filled."""
         query, key, value = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key = _turned(query, *tables), _turned(key, *tables)
         if cache is not None:
-            end = start + x.shape[1]
-            cache[0][:, :, start:end], cache[1][:, :, start:end] = key, value
-            key, value = cache[0][:, :, :end], cache[1][:, :, :end]
+            key, value = cache.extended(torch.stack([key, value]), start)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         out: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return out
@@ -113,7 +107,7 @@ class XarBlock(nn.Module):
         tables: tuple[Tensor, Tensor],
         bias: Tensor | None,
         start: int,
-        cache: Cache | None,
+        cache: KeyValues | None,
     ) -> Tensor:
         """Tokens `(B, cells * n, D)` and conditions `(B, cells, D)` to tokens; the rest is as in `XarAttention`."""
         cells = conditions.shape[1]
@@ -124,21 +118,6 @@ class XarBlock(nn.Module):
         x = x + gate1 * self.attn(shown, tables, bias, start, cache).unflatten(1, (cells, -1))
         out: Tensor = x + gate2 * self.mlp(self.norm(x) * (1.0 + scale2) + shift2)
         return out.flatten(1, 2)
-
-
-class ExactTimestepEmbedder(TimestepEmbedder):
-    """Whose frequencies are computed in float64, and are of the network's own number type, float32 at least."""
-
-    def forward(self, times: Tensor) -> Tensor:
-        """`(...)` to `(..., width)`."""
-        number_type = next(self.mlp.parameters()).dtype
-        half = self.features // 2
-        places = torch.arange(half, dtype=torch.float64, device=times.device)
-        frequencies = torch.exp(-math.log(self.max_period) * places / half)
-        exact = torch.float64 if number_type == torch.float64 else torch.float32
-        angles = times[..., None] * frequencies.to(exact)
-        out: Tensor = self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1).to(number_type))
-        return out
 
 
 class XarNetwork(nn.Module):
@@ -182,7 +161,7 @@ class XarNetwork(nn.Module):
         mask = torch.zeros(self.length, self.length).masked_fill(cells[:, None] < cells, -torch.inf)
         self.register_buffer("mask", mask[None, None])
         self.class_emb = nn.Embedding(classes + 1, encoder_dim)
-        self.time_embed = ExactTimestepEmbedder(encoder_dim)
+        self.time_embed = TimestepEmbedder(encoder_dim, exact=True)
         self.z_proj = nn.Linear(channels, encoder_dim)
         self.z_proj_ln = nn.RMSNorm(encoder_dim, eps=EPS)
         self.encoder_blocks = nn.ModuleList(
@@ -201,17 +180,12 @@ class XarNetwork(nn.Module):
         """The type of its own numbers."""
         return self.pred.weight.dtype
 
-    def caches(self, batch: int) -> list[Cache]:
-        """Room for the keys and values of `batch` images in every block."""
-        found = []
-        for block in self._blocks():
-            heads, width = block.attn.heads, block.attn.proj.in_features
-            shape = (batch, heads, self.length, width // heads)
-            found.append((self.pred.weight.new_empty(shape), self.pred.weight.new_empty(shape)))
-        return found
+    def caches(self) -> list[KeyValues]:
+        """Room for the keys and values of a batch in every block."""
+        return [KeyValues(self.length) for _ in self._blocks()]
 
     def velocity(
-        self, x: Tensor, times: Tensor, labels: Tensor, first: int = 0, caches: list[Cache] | None = None
+        self, x: Tensor, times: Tensor, labels: Tensor, first: int = 0, caches: list[KeyValues] | None = None
     ) -> Tensor:
         """Velocities `(B, cells * n, C)` of the tokens `x` of as many cells, from number `first` on.
 

@@ -1,6 +1,5 @@
 """What vectors of diffusion transformers record beside their blocks: predictions, and runs of the sampler."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +11,12 @@ from reference_impls.layers.diffusion import guide, linear_betas, respaced_steps
 from reference_impls.layers.diffusion_transformer import DiffusionTransformer
 from reference_impls.layers.dit_blocks import grid_sincos, timestep_features
 from reference_impls.layers.latent_diffusion import (
-    GUIDED_CHANNELS,
     TRAINING_STEPS,
     DiffusionSettings,
     ImplicitDiffusion,
+    LatentDiffusion,
 )
+from reference_impls.parity._mar import gaussian
 from reference_impls.parity._recorded import Recorded
 from reference_impls.parity._taps import tapped
 from tokenmark.contracts import ParityCase
@@ -25,11 +25,6 @@ __all__ = ["outputs", "with_exact_positions"]
 
 RECORDED_SCALE = 4.0
 """Guidance of the output `prediction_guided`."""
-
-
-def _gaussian(uniform: Tensor) -> Tensor:
-    edge = 1.0 - 2.0**-53
-    return math.sqrt(2.0) * torch.erfinv(uniform.clamp(-edge, edge))
 
 
 def with_exact_positions(module: DiffusionTransformer) -> DiffusionTransformer:
@@ -41,7 +36,7 @@ def with_exact_positions(module: DiffusionTransformer) -> DiffusionTransformer:
 
 
 def outputs(
-    module: DiffusionTransformer,
+    module: LatentDiffusion,
     case: ParityCase,
     stages: Mapping[str, nn.Module],
     settings: Mapping[str, Mapping[str, Any]],
@@ -51,14 +46,15 @@ def outputs(
     with tapped(stages) as seen:
         told = module(x, times, labels)
     untold = module(x, times, torch.full_like(labels, module.classes))
-    guided = guide(told, untold, RECORDED_SCALE, GUIDED_CHANNELS)
+    channels = module.guided_channels
+    guided = guide(told, untold, RECORDED_SCALE, channels)
     # The release runs [x; x] through guidance: both halves have guided noise, and the rest is their own.
-    other = torch.cat([guided[:, :GUIDED_CHANNELS], untold[:, GUIDED_CHANNELS:]], dim=1)
+    other = torch.cat([guided[:, :channels], untold[:, channels:]], dim=1)
     found = dict(seen) | {
         "prediction": told,
         "prediction_unconditional": untold,
         "prediction_guided": torch.cat([guided, other]),
-        "pos_embed": module.pos_embed,
+        "pos_embed": module.get_parameter("pos_embed"),
         "timestep_embedding": timestep_features(times.double(), 256, exact=True),
     }
     for name in case.inputs:
@@ -69,9 +65,9 @@ def outputs(
     return found
 
 
-def _run(module: DiffusionTransformer, case: ParityCase, run: str, settings: DiffusionSettings) -> dict[str, Tensor]:
+def _run(module: LatentDiffusion, case: ParityCase, run: str, settings: DiffusionSettings) -> dict[str, Tensor]:
     labels = case.inputs["labels"]
-    start, steps = _gaussian(case.inputs[f"noise_start_{run}"]), _gaussian(case.inputs[f"noise_steps_{run}"])
+    start, steps = (gaussian(case.inputs[f"noise_{name}_{run}"]) for name in ("start", "steps"))
     # The release draws the noise of both guided halves, and keeps the first.
     noise = Recorded({"start": start[None], "step": steps[:, : len(labels)]})
     entering: list[Tensor] = []

@@ -1,6 +1,6 @@
 """Noise of a sampler as a vector recorded it, in place of noise that is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -10,9 +10,9 @@ __all__ = ["Recorded", "Remembering"]
 
 
 class Recorded:
-    """The noise of one run: under each name `(steps, B, ...)`."""
+    """The noise of one run: under each name `(steps, B, ...)`, or one for each step."""
 
-    def __init__(self, rows: Mapping[str, Tensor]) -> None:
+    def __init__(self, rows: Mapping[str, Tensor | Sequence[Tensor]]) -> None:
         self._rows = rows
 
     def uniform(self, name: str, step: int, *shape: int) -> Tensor:

@@ -13,6 +13,7 @@ from reference_impls.layers.diffusion import guide
 from reference_impls.layers.grid_vq import as_grid, as_rows
 from reference_impls.layers.mar_sampling import visible_of
 from reference_impls.parity._mar import as_uniform, gaussian
+from reference_impls.parity._recorded import Recorded
 from reference_impls.parity._taps import tapped
 from tokenmark.contracts import Parity, ParityCase
 
@@ -32,30 +33,6 @@ GRID_SCALE = 2.5
 RUN = "cfg"
 STEPS, CFG_SCALE, SMALL_CFG_SCALE = 3, 2.5, 2.7
 """Settings of the recorded sample."""
-
-
-class Recorded:
-    """The noise of the recorded sample; that of large tokens is kept as grids, one for every iteration."""
-
-    def __init__(self, inputs: Mapping[str, Tensor], small: int) -> None:
-        orders = inputs["orders"]
-        self.orders = {"small_order": as_uniform(orders[:, :small]), "order": as_uniform(orders[:, small:] - small)}
-        self.small_start = gaussian(inputs[f"small_start_{RUN}"])
-        self.small_steps = gaussian(inputs[f"small_steps_{RUN}"]).transpose(0, 1)
-        self.start = gaussian(inputs[f"big_start_{RUN}"])
-        self.steps = gaussian(inputs[f"big_steps_{RUN}"])
-
-    def uniform(self, name: str, _step: int, *_shape: int) -> Tensor:
-        """What sorts into the recorded order."""
-        return self.orders[name]
-
-    def normal(self, name: str, step: int, *_shape: int) -> Tensor:
-        """Of a stage's start or of its steps, by place."""
-        if name.startswith("small"):
-            return self.small_start if name == "small_start" else self.small_steps
-        if name == "start":
-            return as_rows(self.start[step])
-        return torch.stack([as_rows(grid) for grid in self.steps[step]], dim=1)
 
 
 def build(config: Mapping[str, Any], _variant: str) -> Himar:
@@ -102,9 +79,12 @@ def _sample(module: Himar, case: ParityCase) -> dict[str, Tensor]:
         diffusion_steps=int(case.config["num_sampling_steps"]),
         grid_steps=case.config["global_sampling_steps"],
     )
-    noise = Recorded(case.inputs, module.small)
     small, large = module.generate(
-        case.inputs["labels"], settings, noise, Watch(), lambda stage, count: left[stage].append(count)
+        case.inputs["labels"],
+        settings,
+        _noise(case, module.small),
+        Watch(),
+        lambda stage, count: left[stage].append(count),
     )
     # The release records one masked token at the end, though it has written that too.
     after = {stage: torch.tensor([*counts[1:], 1]) for stage, counts in left.items()}
@@ -114,6 +94,25 @@ def _sample(module: Himar, case: ParityCase) -> dict[str, Tensor]:
         f"masked_after_small_iterations_{RUN}": after["small"],
         f"masked_after_big_iterations_{RUN}": after["large"],
     }
+
+
+def _noise(case: ParityCase, small: int) -> Recorded:
+    """That of the recorded sample; of large tokens it is kept as grids, for every iteration."""
+    orders = case.inputs["orders"]
+    start, steps, large_start, large_steps = (
+        gaussian(case.inputs[f"{name}_{RUN}"]) for name in ("small_start", "small_steps", "big_start", "big_steps")
+    )
+    return Recorded(
+        {
+            "small_order": as_uniform(orders[:, :small]).unsqueeze(0),
+            "order": as_uniform(orders[:, small:] - small).unsqueeze(0),
+            "small_start": start.unsqueeze(0),
+            "small_steps": steps.transpose(0, 1).unsqueeze(0),
+            # (iterations, B, C, h, w), and (iterations, steps, B, C, h, w)
+            "start": large_start.flatten(3).transpose(2, 3),
+            "steps": large_steps.flatten(4).transpose(3, 4).transpose(1, 2),
+        }
+    )
 
 
 PARITY = Parity(build=build, outputs=outputs)

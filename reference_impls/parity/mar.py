@@ -9,9 +9,8 @@ from torch import Tensor
 from reference_impls.generators import mar
 from reference_impls.generators.mar import Mar, SamplerSettings, patchify, unpatchify
 from reference_impls.layers.class_generator import Watch
-from reference_impls.layers.diffusion import guide
 from reference_impls.layers.mar_sampling import cosine_diffusion, visible_of
-from reference_impls.parity._mar import as_uniform, gaussian
+from reference_impls.parity._mar import head_outputs, recorded
 from tokenmark.contracts import Parity, ParityCase
 
 __all__ = ["PARITY"]
@@ -36,23 +35,6 @@ RUNS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 """Settings of the recorded samples, by variant; those called unconditional have no class."""
 
 
-class Recorded:
-    """The noise of one recorded sample."""
-
-    def __init__(self, inputs: Mapping[str, Tensor], run: str) -> None:
-        self.order = as_uniform(inputs["orders"])
-        self.start = gaussian(inputs[f"noise_start_{run}"])
-        self.steps = gaussian(inputs[f"noise_steps_{run}"]).transpose(0, 1)
-
-    def uniform(self, _name: str, _step: int, *_shape: int) -> Tensor:
-        """What sorts into the recorded order."""
-        return self.order
-
-    def normal(self, name: str, _step: int, *_shape: int) -> Tensor:
-        """Of the start, or of all steps, by place."""
-        return self.start if name == "start" else self.steps
-
-
 def build(config: Mapping[str, Any], _variant: str) -> Mar:
     """The module that the release's configuration describes."""
     return mar.build(None, **{name: value for name, value in config.items() if name not in NO_ARGUMENTS})
@@ -61,7 +43,9 @@ def build(config: Mapping[str, Any], _variant: str) -> Mar:
 def outputs(module: Mar, case: ParityCase) -> dict[str, Tensor]:
     """One pass of the backbone and of the head, and every recorded sample."""
     found, features = _backbone(module, case)
-    found |= _head(module, case, *(part[:, :HEAD_TOKENS].flatten(0, 1) for part in features))
+    told, blind = (part[:, :HEAD_TOKENS].flatten(0, 1) for part in features)
+    found |= head_outputs(module.head, case, told, blind, HEAD_SCALE)
+    found["head_timesteps"] = torch.tensor(cosine_diffusion(int(case.config["num_sampling_steps"])).steps)
     for run, settings in RUNS[case.variant].items():
         found |= _sample(module, case, run, settings)
     return found
@@ -78,20 +62,6 @@ def _backbone(module: Mar, case: ParityCase) -> tuple[dict[str, Tensor], tuple[T
     return found, (features, dropped)
 
 
-def _head(module: Mar, case: ParityCase, features: Tensor, dropped: Tensor) -> dict[str, Tensor]:
-    x, times, channels = case.inputs["head_x"], case.inputs["head_t"], module.head.channels
-    conditional, unconditional = (module.head(x, times, each) for each in (features, dropped))
-    guided = guide(conditional, unconditional, HEAD_SCALE, channels)
-    # The release keeps both halves, which differ in the variance only.
-    both = torch.cat([guided, torch.cat([guided[:, :channels], unconditional[:, channels:]], dim=1)])
-    steps = cosine_diffusion(int(case.config["num_sampling_steps"])).steps
-    return {
-        "head_prediction": conditional,
-        "head_prediction_guided": both,
-        "head_timesteps": torch.tensor(steps),
-    }
-
-
 def _sample(module: Mar, case: ParityCase, run: str, settings: Mapping[str, Any]) -> dict[str, Tensor]:
     conditions, seen, scales = module.conditions(case.inputs["labels"]), [], []
     if run == "unconditional":
@@ -103,7 +73,7 @@ def _sample(module: Mar, case: ParityCase, run: str, settings: Mapping[str, Any]
         scales.append(scale)
 
     chosen = SamplerSettings(**settings, diffusion_steps=int(case.config["num_sampling_steps"]))
-    tokens = module.write(conditions, chosen, Recorded(case.inputs, run), Watch(), entering)
+    tokens = module.write(conditions, chosen, recorded(case, run), Watch(), entering)
     return {
         f"masks_after_iterations_{run}": torch.stack(seen[1:]),
         f"guidance_of_iterations_{run}": torch.tensor(scales, dtype=torch.float64),

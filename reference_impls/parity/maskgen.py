@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.generators import maskgen
 from reference_impls.layers.class_generator import Watch
-from reference_impls.layers.diffusion import guide
 from reference_impls.layers.mar_sampling import visible_of
-from reference_impls.layers.maskgen import LAYOUT, MaskGenKL, MaskGenVQ, Text, from_release
+from reference_impls.layers.maskgen import LAYOUT, MaskGenKL, MaskGenVQ, Text
 from reference_impls.layers.maskgen_sampling import KlSettings, VqSettings, sampled_codes, sampled_latents
-from reference_impls.parity._mar import as_uniform, gaussian
+from reference_impls.parity._mar import head_outputs, recorded
 from reference_impls.parity._recorded import Recorded
 from reference_impls.parity._taps import tapped
 from tokenmark.contracts import Parity, ParityCase
@@ -33,7 +33,7 @@ HEAD_TOKENS, HEAD_SCALE = 4, 3.0
 
 def build(config: Mapping[str, Any], _variant: str) -> MaskGenVQ | MaskGenKL:
     """The module that the release's configuration describes."""
-    return from_release(config)
+    return maskgen.build(None, **maskgen.release_arguments(config))
 
 
 def outputs(module: MaskGenVQ | MaskGenKL, case: ParityCase) -> dict[str, Tensor]:
@@ -82,33 +82,19 @@ def _latents(module: MaskGenKL, case: ParityCase, text: Text, empty: Text) -> di
     decoded = module.features(latents, visible, module.read(text))
     untold = module.features(latents, visible, module.read(_untold(text, empty)))
     found = {"decoded": decoded, "decoded_unconditional": untold}
-    found |= _head(module, case, *(part[:, :HEAD_TOKENS].flatten(0, 1) for part in (decoded, untold)))
+    told, blind = (part[:, :HEAD_TOKENS].flatten(0, 1) for part in (decoded, untold))
+    found |= head_outputs(module.head, case, told, blind, HEAD_SCALE)
     masks: list[Tensor] = []
 
     def entering(written: Tensor) -> None:
         masks.append(torch.ones(len(written), module.length, dtype=torch.int64).scatter(1, written, 0))
 
-    noise = Recorded(
-        {
-            "order": as_uniform(inputs["orders"]).unsqueeze(0),
-            "start": gaussian(inputs["noise_start_linear"]).unsqueeze(0),
-            "steps": gaussian(inputs["noise_steps_linear"]).transpose(0, 1).unsqueeze(0),
-        }
-    )
+    noise = recorded(case, "linear")
     settings = KlSettings(steps=5, diffusion_steps=int(case.config["losses"]["num_sampling_steps"]))
     sampled = sampled_latents(module, text, empty, settings, noise, Watch(), entering)
     found["sampled_latents_linear"] = sampled.transpose(1, 2).unsqueeze(2)
     found["masks_after_iterations_linear"] = torch.stack(masks[1:])
     return found
-
-
-def _head(module: MaskGenKL, case: ParityCase, told: Tensor, untold: Tensor) -> dict[str, Tensor]:
-    x, times, channels = case.inputs["head_x"], case.inputs["head_t"], module.head.channels
-    conditional, unconditional = (module.head(x, times, features) for features in (told, untold))
-    guided = guide(conditional, unconditional, HEAD_SCALE, channels)
-    # The release keeps both halves, which differ in the variance only.
-    both = torch.cat([guided, torch.cat([guided[:, :channels], unconditional[:, channels:]], dim=1)])
-    return {"head_prediction": conditional, "head_prediction_guided": both}
 
 
 PARITY = Parity(build=build, outputs=outputs, layout=LAYOUT)

@@ -16,8 +16,8 @@ from tokenmark.contracts import Parity, ParityCase
 __all__ = ["PARITY"]
 
 SETTINGS: Mapping[str, RarSettings] = {
-    "b": METHOD.presets["b-paper"],
-    "xxl": METHOD.presets["xxl-paper"],
+    "b": METHOD.presets["rar-b-paper"].settings,
+    "xxl": METHOD.presets["rar-xxl-paper"].settings,
     "no_guidance": RarSettings(cfg_scale=0.0, cfg_power=1.0, temperature=1.02),
 }
 """By name of run, as the vector's notes give them; others have theirs in the configuration."""

@@ -1,4 +1,4 @@
-"""TokenBridge's tokenizer and its generator's network beside YuqingWang1029/TokenBridge."""
+"""TokenBridge's tokenizer and its generator beside YuqingWang1029/TokenBridge."""
 
 import math
 import re
@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reference_impls.generators import tokenbridge_ar
+from reference_impls.generators.tokenbridge_ar import TokenBridgeAr, TokenBridgeSettings
+from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.gaussian_levels import GaussianLevels
 from reference_impls.layers.grid_vq import as_grid, as_rows
-from reference_impls.layers.tokenbridge_network import TokenBridgeNetwork
+from reference_impls.parity._mar import as_uniform
+from reference_impls.parity._recorded import Recorded
 from reference_impls.tokenizers.tokenbridge import TokenBridge, release_arguments
 from tokenmark.contracts import Parity, ParityCase
 
 __all__ = ["PARITY"]
 
-STRIDE = 16
-"""Pixels of a side that become one latent."""
 SPREAD_LATENTS, SPREAD_GRID = 4.0, 8.0
 """By what vectors multiply inputs, so that they spread over the levels."""
 STEPS, MASKED = 4, 0.75
@@ -25,20 +27,10 @@ STEPS, MASKED = 4, 0.75
 
 
 def build(config: Mapping[str, Any], _variant: str) -> nn.Module:
-    """The generator's network where the configuration has one, else the tokenizer."""
+    """The generator where the configuration has one, else the tokenizer."""
     if "quant_levels" in config:
-        sides = {name: tuple(config[name][key] for key in ("dim", "depth", "heads")) for name in SIDES}
-        return TokenBridgeNetwork(
-            grid=config["img_size"] // STRIDE // config["patch_size"],
-            classes=config["class_num"],
-            buffer_size=config["buffer_size"],
-            levels=config["quant_levels"],
-            **sides,
-        )
+        return tokenbridge_ar.build(None, **tokenbridge_ar.release_arguments(config), saved_tables=True)
     return TokenBridge(**release_arguments({**config, "bits": max(_widths(config))}))
-
-
-SIDES = ("encoder", "decoder", "channel")
 
 
 def _widths(config: Mapping[str, Any]) -> list[int]:
@@ -48,8 +40,8 @@ def _widths(config: Mapping[str, Any]) -> list[int]:
 
 
 def outputs(module: nn.Module, case: ParityCase) -> dict[str, Tensor]:
-    """Those of the tokenizer or of the network."""
-    return _network(module, case) if isinstance(module, TokenBridgeNetwork) else _tokenizer(module, case)
+    """Those of the tokenizer or of the generator."""
+    return _network(module, case) if isinstance(module, TokenBridgeAr) else _tokenizer(module, case)
 
 
 def _tokenizer(module: Any, case: ParityCase) -> dict[str, Tensor]:
@@ -69,7 +61,7 @@ def _tokenizer(module: Any, case: ParityCase) -> dict[str, Tensor]:
     return found
 
 
-def _network(module: TokenBridgeNetwork, case: ParityCase) -> dict[str, Tensor]:
+def _network(module: TokenBridgeAr, case: ParityCase) -> dict[str, Tensor]:
     labels, orders = case.inputs["labels"], case.inputs["orders"]
     codes = module.quantize.codes(as_rows(case.inputs["latents"] * SPREAD_LATENTS))
     values = module.quantize.values(codes)
@@ -87,7 +79,8 @@ def _network(module: TokenBridgeNetwork, case: ParityCase) -> dict[str, Tensor]:
     }
     for name in case.wanted:
         if match := re.fullmatch(r"sample_cfg([\d.]+)", name):
-            sampled = module.generate(labels, orders, steps=STEPS, cfg_scale=float(match[1]))
+            settings = TokenBridgeSettings(steps=STEPS, cfg_scale=float(match[1]), temperature=0.0)
+            sampled = module.generate(labels, settings, Recorded({"order": as_uniform(orders)[None]}), Watch())
             found[name] = as_grid(module.quantize.values(sampled), math.isqrt(module.length))
     return found
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reference_impls.generators.var import Var, VarSettings, release_arguments
-from reference_impls.layers.class_generator import Watch
+from reference_impls.parity._recorded import Recorded, Remembering
 from reference_impls.parity._taps import tapped
 from reference_impls.tokenizers import var_vq
 from tokenmark.contracts import Parity, ParityCase
@@ -20,35 +20,6 @@ RUNS = {
     "plain": VarSettings(cfg=1.5, top_k=0, top_p=0.0),
 }
 """The settings of recorded samples."""
-
-
-class Recorded:
-    """Noise that is given for all scales of an image, `(B, L, V)`, and handed out in their order."""
-
-    def __init__(self, values: Tensor) -> None:
-        self._values, self._start = values, 0
-
-    def uniform(self, _name: str, _step: int, *shape: int) -> Tensor:
-        """The next scale's part."""
-        self._start += shape[0]
-        return self._values[:, self._start - shape[0] : self._start]
-
-    def normal(self, name: str, step: int, *shape: int) -> Tensor:
-        """VAR draws no Gaussian noise."""
-        raise NotImplementedError(f"no noise '{name}' {shape} is recorded for step {step}")
-
-
-class Keeping(Watch):
-    """Keeps what it sees."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[Tensor] = []
-
-    def see(self, numbers: Tensor) -> Tensor:
-        """The same numbers."""
-        self.seen.append(numbers)
-        return numbers
 
 
 def build(config: Mapping[str, Any], _variant: str) -> Var:
@@ -70,8 +41,10 @@ def outputs(module: Var, case: ParityCase) -> dict[str, Tensor]:
     for name, settings in RUNS.items():
         if f"noise_{name}" not in case.inputs:
             continue
-        watch = Keeping()
-        sampled = module.generate(labels, settings, Recorded(case.inputs[f"noise_{name}"]), watch)
+        # The noise of all scales, one behind the other.
+        noise = Recorded({"codes": quantizer.split(case.inputs[f"noise_{name}"])})
+        watch = Remembering()
+        sampled = module.generate(labels, settings, noise, watch)
         found[f"sampled_tokens_{name}"] = sampled
         found[f"guided_logits_{name}"] = torch.cat(watch.seen, dim=1)
         found[f"f_hat_{name}"] = quantizer.sums(sampled)[-1]

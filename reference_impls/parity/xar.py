@@ -1,6 +1,5 @@
 """xAR beside OliverRensu/xAR."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,29 +16,14 @@ from reference_impls.generators.xar import (
 )
 from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.xar_transformer import rotary_tables
+from reference_impls.parity._mar import gaussian
+from reference_impls.parity._recorded import Recorded
 from tokenmark.contracts import Parity, ParityCase
 
 __all__ = ["PARITY"]
 
 SETTINGS = XarSettings(num_steps=5, cfg=2.7)
 """Of the recorded sample."""
-LARGEST = 1.0 - 2.0**-53
-"""What uniform noise is held within before it is made Gaussian."""
-
-
-class Recorded:
-    """Gaussian noise made of recorded uniform noise in [-1, 1): `(cells, B, n, C)`, and `(cells, steps, B, n, C)`."""
-
-    def __init__(self, start: Tensor, steps: Tensor) -> None:
-        self._values = {"start": start, "steps": steps.flatten(0, 1)}
-
-    def uniform(self, name: str, step: int, *shape: int) -> Tensor:
-        """The sampler draws no uniform noise."""
-        raise NotImplementedError(f"no noise '{name}' {shape} is recorded for step {step}")
-
-    def normal(self, name: str, step: int, *_shape: int) -> Tensor:
-        """That of a cell, or of a step of one, counted through all cells."""
-        return math.sqrt(2.0) * torch.erfinv(self._values[name][step].clamp(-LARGEST, LARGEST))
 
 
 def build(config: Mapping[str, Any], _variant: str) -> Xar:
@@ -54,10 +38,12 @@ def outputs(module: Xar, case: ParityCase) -> dict[str, Tensor]:
     alone, dropped = x[:, : module.cell], torch.full_like(labels, module.classes)
     dim = case.config["encoder_embed_dim"] // case.config["encoder_num_heads"]
     _, cosines, sines = rotary_tables(module.grid, dim, torch.float64, x.device)
-    caches = module.caches(len(x))
+    caches = module.caches()
     of_two = module.velocity(x, torch.cat([ticks * 0, ticks], dim=1), labels, 0, caches)
     times = network_times(sampling_times(SETTINGS.num_steps)[:-1], torch.float64)
-    noise = Recorded(case.inputs["noise_start_cfg"], case.inputs["noise_steps_cfg"])
+    start, steps = (gaussian(case.inputs[f"noise_{name}_cfg"]) for name in ("start", "steps"))
+    # Steps are counted through all cells.
+    noise = Recorded({"start": start, "steps": steps.flatten(0, 1)})
     return {
         "velocity_first_cell": module.velocity(alone, ticks, labels),
         "velocity_unconditional": module.velocity(alone, ticks, dropped),

@@ -3,15 +3,19 @@
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reference_impls.layers.families.base import Backbone, BlockView
 from reference_impls.layers.grid_matching import grid_destinations, grid_matching, sources_of, unmerge
 from reference_impls.layers.reduction import Matching, Reduction, TokenState, merge, with_prefix
+from reference_impls.layers.sampler_hook import Merging, Place, Seen, attach
+from reference_impls.layers.sampler_merging import SamplerHook, joined, merges_of, merging_ratio, parts_of
 from reference_impls.layers.vit_attention import Attended, attend
 from reference_impls.layers.vit_backbone import AttentionKind
 from reference_impls.layers.vit_driver import reducer
-from tokenmark.contracts import BlockTokens, BudgetError, Knob, Paper
+from tokenmark.contracts import BlockTokens, BudgetError, DiffusionReducerMethod, Knob, Paper
+
+RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,62 @@ def _merges(backbone: Backbone, settings: TomeSDSettings) -> int:
     return int(backbone.patches * settings.ratio)
 
 
-METHOD = reducer(
+@dataclass(frozen=True, slots=True)
+class SamplerSettings:
+    """What a sampler's attention is spared, and in which blocks."""
+
+    ratio: float = 0.5
+    """Merged in a block, as a fraction of its tokens: int(tokens * ratio) of them."""
+    cell: tuple[int, int] = (2, 2)
+    """Rows and columns of a cell, of which one token is a destination."""
+    randomized: bool = True
+    """Whether that token is drawn, in every call of every block; otherwise it is the top left one."""
+    max_downsample: int = 1
+    """Blocks whose map is more times smaller than the network's finest are left alone."""
+    cross_attention: bool = False
+    """Whether attention to the text runs on merged tokens too."""
+    mlp: bool = False
+    """Whether the MLP does."""
+    seed: int = 0
+    """Of the draw, with each image's own."""
+
+    def __post_init__(self) -> None:
+        if min(self.cell) < 1 or self.max_downsample < 1:
+            raise BudgetError(f"cell {self.cell} and max_downsample {self.max_downsample} must be 1 or more")
+        merging_ratio(self.ratio, 1 / (self.cell[0] * self.cell[1]))
+
+
+class GridMerging(SamplerHook):
+    """In every block, tokens are merged for attention, and its output goes to all that were merged."""
+
+    def __init__(self, settings: SamplerSettings) -> None:
+        super().__init__(settings.seed)
+        self.settings = settings
+        self.parts = parts_of(cross_attention=settings.cross_attention, mlp=settings.mlp)
+
+    def merge(self, x: Tensor, place: Place) -> Merging | None:
+        """Match the tokens that enter the block."""
+        r, settings = merges_of(self.settings.ratio, place, self.settings.max_downsample), self.settings
+        return joined(self.matched(x, place, r, settings.cell, randomized=settings.randomized)) if r else None
+
+    def seen(self, place: Place, step: int, steps: int) -> Seen:
+        """The same at every step."""
+        del step, steps
+        r, cell = merges_of(self.settings.ratio, place, self.settings.max_downsample), self.settings.cell
+        left, cells = place.tokens - r, (place.grid[0] // cell[0]) * (place.grid[1] // cell[1])
+        return Seen(left, left, (place.tokens - cells) * cells * place.width if r else 0)
+
+
+def in_sampler(network: nn.Module, settings: SamplerSettings) -> nn.Module:
+    """The network with tokens merged around its attention.
+
+    Raises:
+        UnsupportedBackboneError: it has no block that is known.
+    """
+    return attach(network, GridMerging(settings))
+
+
+_IN_CLASSIFIER = reducer(
     MergedAttention,
     id="tomesd",
     title="ToMe for Stable Diffusion",
@@ -106,5 +165,18 @@ METHOD = reducer(
         url="https://arxiv.org/abs/2303.17604",
     ),
     settings=TomeSDSettings,
-    knob=Knob("ratio", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)),
+    knob=Knob("ratio", RATIOS),
+)
+METHOD = replace(
+    _IN_CLASSIFIER,
+    in_sampler=DiffusionReducerMethod(
+        id=_IN_CLASSIFIER.id,
+        title=_IN_CLASSIFIER.title,
+        idea=_IN_CLASSIFIER.idea,
+        paper=_IN_CLASSIFIER.paper,
+        settings=SamplerSettings,
+        reduce=in_sampler,
+        acts="every block of the finest map, around attention",
+        knob=Knob("ratio", RATIOS),
+    ),
 )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reference_impls.layers import tokenbridge_network
 from reference_impls.layers.gaussian import draw_noise
 from reference_impls.layers.gaussian_levels import GaussianLevels
 from reference_impls.layers.grid_vq import as_rows
@@ -88,10 +89,8 @@ METHOD = TokenizerMethod(
         wrappers=("model",),
         renames=(
             (r"^(encoder|decoder|quant_conv|post_quant_conv)\.", r"vae.vae.\1."),
-            # Those of the generator that was published along with it (layers.tokenbridge_network).
-            (r"^(reconstruction_values|boundaries)$", r"quantize.\1"),
-            (r"^channel_(embed|mask|blocks|norm|final|heads)\b", r"channels.\1"),
-            (r"^(condition_proj|timesteps_embeddings|token_embeddings)\b", r"channels.\1"),
+            # Those of the generator that was published along with it.
+            *tokenbridge_network.RENAMES,
         ),
     ),
     variants={

@@ -53,6 +53,7 @@ WRITE = dataclasses.replace(
             config=WRITER, tokenizer="made-vq/256", release=Release(repo="made/maskgit", file="pytorch_model.bin")
         )
     },
+    presets={"made-paper": dataclasses.replace(titok_maskgit.METHOD.presets["titok-l32-paper"], variants=("256",))},
 )
 """
 )

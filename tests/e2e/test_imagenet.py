@@ -21,7 +21,7 @@ SUITES = {
 LIMIT = 4
 OWN = {
     "reconstruction": '  { task = "reconstruction", method = "made-vq", variant = "256" },\n',
-    "generation": '  { task = "generation", method = "made-maskgit", variant = "256", preset = "l32-paper" },\n',
+    "generation": '  { task = "generation", method = "made-maskgit", variant = "256", preset = "made-paper" },\n',
     "classification": "",
     "throughput": '  { task = "classification", method = "tome", model = "test_vit.random", settings = { r = 4 } },\n',
 }

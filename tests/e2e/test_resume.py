@@ -1,5 +1,6 @@
 """Runs that are killed or stopped, and go on: the end is the same as if nothing had happened."""
 
+import dataclasses
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from tests.e2e.harness import (
@@ -24,6 +26,10 @@ from tests.e2e.harness import (
 )
 from tests.long import takes_long
 
+SAMPLES = (
+    '{ task = "generation", method = "titok-maskgit", variant = "mini-16", preset = "mini", samples = 80,'
+    ' measures = ["gfid"] }'
+)
 STATE, PICTURE, RECORD = "*/state.npz", "*.reconstructions.png", "*/records/*.json"
 STATES_OF_ONE = 25
 """500 images in batches of 20, a state after each."""
@@ -88,6 +94,33 @@ def test_a_run_killed_again_and_again_ends_the_same(place: Place, finished: Plac
     # 14 + 11 states to a job's end, and the next job's first ones count on: 100 states in kills of 14
     assert kills == 4 * STATES_OF_ONE // 14
     check(place, finished, "jpeg", "maskgit-vq", "tome", "topk")
+
+
+def kept(place: Place):
+    [path] = place.results.glob("samples/*.npz")
+    with np.load(path, allow_pickle=False) as file:
+        return file["arr_0"], file["arr_1"]
+
+
+def test_a_killed_generation_resumes_to_the_identical_images(place: Place, tmp_path):
+    suite = write_suite(place.folder / "small.toml", SAMPLES)
+    whole = dataclasses.replace(place, folder=tmp_path / "whole")
+    whole.folder.mkdir()
+    whole.run(suite, "--keep", "60").well()
+    killed = place.run(suite, "--keep", "60", before=kill(STATE, 2, "after"))
+    assert killed.status == -signal.SIGKILL
+    assert not list(place.results.glob("samples/*.npz"))
+    assert "goes on at image 40 of 80" in place.run(suite, "--keep", "60").well()
+    for resumed, undisturbed in zip(kept(place), kept(whole), strict=True):
+        assert (resumed == undisturbed).all()
+    assert kept(place)[0].shape == (60, 32, 32, 3)
+    assert kept(place)[1].tolist() == [index % 10 for index in range(60)]
+    [resumed], [undisturbed] = place.records().values(), whole.records().values()
+    assert lasting(resumed) == lasting(undisturbed)
+    # more of them from a run that has its record, each made again alone
+    place.run(suite, "--keep", "75").well()
+    assert (kept(place)[0][:60] == kept(whole)[0]).all()
+    assert len(kept(place)[0]) == 75
 
 
 @takes_long

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from recipes.mini import __main__ as command
-from recipes.mini import cards, tokenizers, training
+from recipes.mini import cards, generators, tokenizers, training, views
 from recipes.mini.training import Batch, Recipe
 from tests.tokenmark import make
 from tokenmark import registry, weights
@@ -158,3 +158,41 @@ def test_what_is_trained_already_is_left_alone(tmp_path):
     assert ended.exit_code == 0
     assert ended.stdout.count("its weights are here already") == len(command.RECIPES)
     assert not (tmp_path / "none").exists()
+
+
+def test_views_are_encoded_once_and_do_not_depend_on_when():
+    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    encoded = []
+
+    def encode(seen):
+        encoded.append(len(seen))
+        return seen.flatten(1)
+
+    def wanted(kept, seed, *places):
+        indices = torch.tensor(places)
+        return kept.of(Batch(images[indices], indices, 0.0, torch.Generator().manual_seed(seed), indices))
+
+    kept = views.Views(encode, 2)
+    first = [wanted(kept, seed, 0, 1, 2, 3) for seed in range(20)]
+    assert sum(encoded) == 8  # two views of each of four images
+    assert len({tuple(row.tolist()) for rows in first for row in rows}) == 8
+    again = views.Views(encode, 2)
+    wanted(again, 5, 4, 3)
+    for seed in reversed(range(20)):
+        torch.testing.assert_close(wanted(again, seed, 0, 1, 2, 3), first[seed])
+
+
+@pytest.mark.parametrize("recipe", [generators.LLAMAGEN_MINI, generators.DIT_MINI], ids=lambda recipe: recipe.name)
+def test_a_generator_learns_all_its_weights_and_drops_classes(monkeypatch, recipe):
+    seen = []
+
+    def some_dropped(labels, dropped, share, _generator):
+        seen.append((len(labels), dropped, share))
+        return labels
+
+    monkeypatch.setattr(generators, "some_dropped", some_dropped)
+    model = recipe.build()
+    recipe.loss(model, batch_of(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)))).backward()
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in learning)
+    assert seen == [(4, 10, 0.1)]

@@ -232,6 +232,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "one-d-piece": _TITOK,
     "open-magvit2": {"image_size": 32, "ch": 32, "ch_mult": [1, 1, 2], "num_res_blocks": 1, "bits": 10},
+    "sd-vae": {"image_size": 32, "ch": 32, "ch_mult": [1, 1, 1], "num_res_blocks": 1},
     "seed": {
         "image_size": 32,
         "vit": {"patch_size": 8, "dim": 32, "depth": 2, "heads": 2},

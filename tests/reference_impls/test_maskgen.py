@@ -1,13 +1,16 @@
 """MaskGen: its checkpoints, its samplers' settings, and samples that do not depend on their batch."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
+from reference_impls.generators.maskgen import METHOD, MaskGenSettings, build, release_arguments
 from reference_impls.layers.class_generator import Watch
-from reference_impls.layers.maskgen import LAYOUT, MaskGenKL, MaskGenVQ, Text, from_release, score_features
+from reference_impls.layers.maskgen import MaskGenKL, MaskGenVQ, Text, score_features
 from reference_impls.layers.maskgen_sampling import (
-    KL_PAPER,
-    VQ_PAPER,
     KlSettings,
     VqSettings,
     sampled_codes,
@@ -15,7 +18,8 @@ from reference_impls.layers.maskgen_sampling import (
 )
 from reference_impls.layers.noise import Draws
 from tests import vector_case
-from tokenmark.contracts import MethodError
+from tokenmark import registry
+from tokenmark.contracts import MethodError, Prompts, TokenizerInfo, TokenizerMethod
 from tokenmark.parity.compare import key_problems
 from tokenmark.parity.vector import load
 
@@ -67,17 +71,26 @@ def noise(*seeds):
 )
 def test_released_checkpoint_fits(variant, parameters):
     vector = load(vector_case.VECTORS / f"maskgen__{variant}.manifest.json")
+    config = METHOD.variants[variant].config
+    assert dict(config) == {name: value for name, value in release_arguments(vector.config).items() if name in config}
     with torch.device("meta"):
-        module = from_release(vector.config)
-    assert key_problems(module, vector, LAYOUT) == []
-    assert sum(parameter.numel() for parameter in module.parameters()) == parameters
+        module, same = build(None, **config), build(None, **release_arguments(vector.config))
+    assert key_problems(module, vector, METHOD.layout) == key_problems(same, vector, METHOD.layout) == []
+    assert module.parameters_total == parameters
     given = vector.config["model"]["maskgen"]
-    preset = VQ_PAPER if isinstance(module, MaskGenVQ) else KL_PAPER
-    assert (preset.steps, preset.cfg_scale, preset.temperature) == (
-        given["num_iter"],
-        given["cfg"],
-        given["temperature"],
+    preset = METHOD.presets[f"maskgen-{variant[:2]}-paper"]
+    assert variant in preset.variants
+    assert preset.settings == MaskGenSettings(
+        steps=given["num_iter"],
+        cfg_scale=given["cfg"],
+        cfg_schedule=given.get("cfg_schedule", "cosine"),
+        temperature=given["temperature"],
+        aesthetic_score=given["sample_aesthetic_score"],
     )
+    kind, _, size = METHOD.variants[variant].tokenizer.partition("/")
+    sizes = registry.get_as(TokenizerMethod, kind).variants[size].config
+    assert sizes["num_latent_tokens"] == config["num_latent_tokens"]
+    assert sizes["codebook_size"] == config.get("codebook_size")
 
 
 @pytest.mark.parametrize(
@@ -178,8 +191,88 @@ def test_settings_out_of_range(settings, chosen, message):
         settings(**chosen)
 
 
+def test_settings_of_the_whole():
+    settings = MaskGenSettings()
+    with pytest.raises(MethodError, match="cfg_schedule of latents must be linear or constant"):
+        settings.of_latents()
+    assert MaskGenSettings(cfg_schedule="linear", steps=32).of_latents().steps == 32
+    for changes in ({"aesthetic_score": float("nan")}, {"diffusion_steps": 0}, {"steps": 0}):
+        with pytest.raises(MethodError, match=next(iter(changes))):
+            MaskGenSettings(**changes)
+
+
 def test_a_network_without_scores_is_refused():
     vector = load(vector_case.VECTORS / "maskgen__vq-small.json")
     sizes = {**vector.config["model"]["maskgen"], "micro_condition": False}
     with pytest.raises(MethodError, match="micro_condition must be true"):
-        from_release({"model": {**vector.config["model"], "maskgen": sizes}})
+        release_arguments({"model": {**vector.config["model"], "maskgen": sizes}})
+
+
+def told(tokens=5, channels=8, images=2):
+    generator = torch.Generator().manual_seed(3)
+    parts = [(images, tokens, 2 * channels), (images, channels), (1, tokens, 2 * channels), (1, channels)]
+    return Prompts(*(torch.randn(*shape, generator=generator) for shape in parts))
+
+
+class Shown(nn.Module):
+    """A tokenizer that keeps what it is told."""
+
+    def __init__(self, text, **code):
+        super().__init__()
+        self.info = TokenizerInfo(
+            image_size=2, variable_length=False, stochastic=False, parameters=0, text=text, **code
+        )
+
+    def decode(self, tokens, generator=None, text=None):
+        self.tokens, self.seen = tokens, text
+        return torch.zeros(len(tokens.lengths), 3, 2, 2)
+
+
+SIDE = {"num_latent_tokens": 6, "decoder_embed_dim": 16, "decoder_depth": 2, "decoder_num_heads": 2}
+TEXT = {"text_tokens": 5, "text_embed_dim": 8, "micro_condition_embed_dim": 4}
+CODES = {"max_tokens": 6, "codebook_sizes": (20,), "bits_per_token": math.log2(20)}
+
+
+def test_network_and_decoder_are_told_states_of_their_own_depth():
+    """The network those of the first half of the channels, the decoder those of the second."""
+    tokenizer, prompts = Shown((5, 8), **CODES), told()
+    module = lively(build(tokenizer, **SIDE, **TEXT, codebook_size=20, condition_num_classes=3)).float()
+    settings, labels = MaskGenSettings(steps=3), torch.tensor([0, 1])
+
+    def drawn(given):
+        generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+        module.sample(labels, generators, settings, given)
+        return tokenizer.tokens.codes, tokenizer.seen
+
+    codes, seen = drawn(prompts)
+    assert torch.equal(seen, prompts.states[..., 8:])
+    late = replace(prompts, states=torch.cat([prompts.states[..., :8], -prompts.states[..., 8:]], dim=2))
+    assert torch.equal(drawn(late)[0], codes)
+    early = replace(prompts, states=torch.cat([-prompts.states[..., :8], prompts.states[..., 8:]], dim=2))
+    assert not torch.equal(drawn(early)[0], codes)
+    text = Text(prompts.states[..., :8], prompts.pooled, torch.full((2,), 6.5))
+    empty = Text(prompts.empty_states[..., :8], prompts.empty_pooled, torch.full((1,), 6.5))
+    expected = sampled_codes(module, text, empty, settings.of_codes(), noise(1, 2), Watch())
+    assert torch.equal(codes, expected)
+
+
+def test_prompts_are_asked_for():
+    module = build(Shown((5, 8), **CODES), **SIDE, **TEXT, codebook_size=20)
+    generators = [torch.Generator(), torch.Generator()]
+    with pytest.raises(MethodError, match=r"give sample\(\) prompts"):
+        module.sample(torch.tensor([0, 1]), generators, MaskGenSettings())
+    with pytest.raises(MethodError, match=r"prompts.states must be floats \(2, 5, 16\)"):
+        module.sample(torch.tensor([0, 1]), generators, MaskGenSettings(), told(images=3))
+    # A class has no meaning of its own here: any number will do.
+    settings = MaskGenSettings(steps=1)
+    assert module.sample(torch.tensor([-3, 5000]), generators, settings, told()).shape == (2, 3, 2, 2)
+
+
+def test_tokenizers_that_are_told_otherwise():
+    for text in ((5, 9), (6, 8)):
+        with pytest.raises(MethodError, match="told texts of"):
+            build(Shown(text, **CODES), **SIDE, **TEXT, codebook_size=20)
+    tokenizer = Shown(None, **CODES)
+    module = build(tokenizer, **SIDE, **TEXT, codebook_size=20)
+    module.sample(torch.tensor([0, 1]), [torch.Generator(), torch.Generator()], MaskGenSettings(steps=1), told())
+    assert tokenizer.seen is None

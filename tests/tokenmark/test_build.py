@@ -62,8 +62,10 @@ def test_generators_name_their_tokenizer_and_presets():
     with pytest.raises(SuiteError, match="names no tokenizer"):
         build.tokenizer_of(method, Variant())
     with pytest.raises(UnknownNameError, match="unknown preset of titok-maskgit 'mimi': did you mean mini"):
-        build.preset_of(method, "mimi")
-    assert build.preset_of(method, "mini") is method.presets["mini"]
+        build.preset_of(method, "mimi", "mini-16")
+    with pytest.raises(SuiteError, match="preset mini of titok-maskgit is for mini-16: those for l32 are titok-l32-"):
+        build.preset_of(method, "mini", "l32")
+    assert build.preset_of(method, "mini", "mini-16") is method.presets["mini"]
 
 
 def test_settings():

@@ -48,10 +48,43 @@ def test_classes_are_read_by_their_names_once_each(shelf):
     features = reader.of_classes(torch.tensor([0, 999, 0]))
     assert torch.equal(features[0], features[2])
     assert not torch.equal(features[0], features[1])
-    assert set(reader.read) == {"A photo of a tench.", "A photo of a toilet paper."}
+    assert set(reader.read) == {"", "A photo of a tench.", "A photo of a toilet paper."}
     for label in (-1, 1000):
         with pytest.raises(MethodError, match=f"no name is known of class {label}"):
             reader.of_classes(torch.tensor([label]))
+
+
+def test_generators_are_told_states_and_the_whole_and_the_empty_text(shelf):
+    """Beside open_clip's own model, run whole, and its own intermediate states."""
+    place, whole, _ = shelf
+    reader = texts.load(texts.CLIP, CPU, place)
+    prompts = reader.prompts_of_classes(torch.tensor([999, 0, 999]))
+    tokens = open_clip.tokenize(["A photo of a toilet paper.", "A photo of a tench.", "A photo of a toilet paper.", ""])
+    with torch.no_grad():
+        pooled = whole.encode_text(tokens)
+        seen = []
+        whole.ln_final.register_forward_hook(lambda _module, _args, out: seen.append(out))
+        whole.transformer.resblocks[-1].register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        whole.encode_text(tokens)
+    inner, states = seen
+    torch.testing.assert_close(torch.cat([prompts.pooled, prompts.empty_pooled]), pooled, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([prompts.states, prompts.empty_states]), states, rtol=1e-4, atol=1e-5)
+    assert torch.equal(prompts.states, reader.of_classes(torch.tensor([999, 0, 999])))
+    assert prompts.pooled.norm(dim=1).sub(1.0).abs().min() > 1e-3  # not normalised
+    deeper = texts.load(texts.INNER, CPU, place)
+    both = deeper.prompts_of_classes(torch.tensor([999, 0, 999]))
+    given = torch.cat([both.states, both.empty_states])
+    torch.testing.assert_close(given, torch.cat([inner, states], dim=2), rtol=1e-4, atol=1e-5)
+    assert torch.equal(deeper.of_classes(torch.tensor([0])), both.states[1:2, :, 24:])
+    assert torch.equal(both.pooled, prompts.pooled)
+
+
+def test_no_classes_are_no_texts(shelf):
+    reader = texts.load(texts.CLIP, CPU, shelf[0])
+    prompts = reader.prompts_of_classes(torch.tensor([], dtype=torch.int64))
+    assert prompts.states.shape == reader.of([]).shape == (0, 77, 24)
+    assert prompts.pooled.shape == (0, 16)
+    assert prompts.empty_states.shape == (1, 77, 24)
 
 
 def test_mistakes(shelf, tmp_path):

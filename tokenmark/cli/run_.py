@@ -40,6 +40,14 @@ HUB = "hub"
     help="Folder of weights that others published; `hub` downloads what is pinned and missing (`tokenmark weights"
     " --help`).  [default: TOKENMARK_WEIGHTS, or weights]",
 )
+@click.option(
+    "--keep", type=click.IntRange(min=1), metavar="N", help="Keep the first N samples of each generation run as an npz."
+)
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where they go; each as <run>.npz, which ADM's evaluator reads.  [default: RESULTS/samples]",
+)
 @click.option("--page/--no-page", default=True, show_default=True, help="Write the leaderboard page at the end.")
 @results_option
 @suites_option
@@ -52,6 +60,8 @@ def command(
     data: Path,
     prepared: Path,
     weights: str | None,
+    keep: int | None,
+    samples: Path | None,
     page: bool,
     results_folder: Path,
     suites_folder: Path,
@@ -66,12 +76,14 @@ def command(
       tokenmark run mini
       tokenmark run reconstruction-256 --data /data/imagenet --methods titok,one-d-piece
       tokenmark run classification --data /data/imagenet --limit 1000
+      tokenmark run generation-256 --methods titok-maskgit --weights hub --keep 50000
 
     What lacks data or weights is left out, with a line that says how to get them. Ends with status 0 if everything
     else is measured, 2 if something failed or nothing could be measured.
     """  # noqa: D301  click's own sign: lines that follow are not joined
     from tokenmark.bench import Bench  # noqa: PLC0415  the engine takes seconds to import
     from tokenmark.cli.source import ImageNetSource, places  # noqa: PLC0415
+    from tokenmark.kept import Keep  # noqa: PLC0415
     from tokenmark.shelf import Shelf  # noqa: PLC0415
     from tokenmark.terminal import console  # noqa: PLC0415
 
@@ -83,6 +95,7 @@ def command(
         checkpoint_seconds=float(os.environ.get("TOKENMARK_CHECKPOINT_SECONDS", "10")),
         shelf=Shelf(download=True) if weights == HUB else Shelf(Path(weights)) if weights else Shelf(),
         source=ImageNetSource(source, console()) if source is not None else None,
+        keep=Keep(keep, samples or results_folder / "samples") if keep is not None else None,
     )
     named = tuple(name.strip() for given in methods for name in given.split(",") if name.strip())
     return bench.run(suites, suites_folder, named, limit=limit, page=page, runs=runs)

@@ -5,6 +5,7 @@ Images are float32 `(B, 3, H, W)` in `[0, 1]` everywhere; a method's own normali
 
 from tokenmark.contracts.methods import (
     ClassifierMethod,
+    DiffusionReducerMethod,
     GeneratorMethod,
     Knob,
     Method,
@@ -24,6 +25,7 @@ __all__ = [
     "BlockTokens",
     "BudgetError",
     "ClassifierMethod",
+    "DiffusionReducerMethod",
     "Generator",
     "GeneratorMethod",
     "Knob",

@@ -93,6 +93,24 @@ class Knob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionReducerMethod(Method):
+    """A reducer of the tokens of a diffusion network while it samples.
+
+    `reduce(network, settings)` gives a network of the same kind (a generator, where it was one), on the same weights;
+    the given one stays as it was, unreduced: the control.
+
+    Raises UnsupportedBackboneError where the network has no tokens that can be reduced, BudgetError where the settings
+    ask for what cannot be given.
+    """
+
+    reduce: Callable[[Any, Any], Any]
+    acts: str = ""
+    """Where it acts, in a few words: `every block, around attention`."""
+    knob: Knob | None = None
+    """None where nothing moves the cost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReducerMethod(Method):
     """A reducer: `build(model, settings)` gives a `ReducedModel` and leaves `model` as it was.
 
@@ -112,6 +130,8 @@ class ReducerMethod(Method):
     """Whether it has weights of its own, or is of no use without fine-tuning: it has no accuracy off the shelf."""
     variants: Mapping[str, Variant] = field(default_factory=dict)
     """Fine-tuned checkpoints by name: `config` has the classifier's name as `model`, and the `settings`."""
+    in_sampler: DiffusionReducerMethod | None = None
+    """The same algorithm in a diffusion sampler, under the same id; None where it has no place there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

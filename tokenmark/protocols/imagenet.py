@@ -71,8 +71,39 @@ ADM_TRAIN = LLAMAGEN_VAL_ADM.but(
     reconstruction_reference=None,
     generation_reference="VIRTUAL_imagenet256_labeled.npz",
     comparable_with="gFID against VIRTUAL_imagenet256_labeled.npz with 50,000 samples; never with an rFID",
-    used_by=("TiTok", "RAR", "LlamaGen", "VAR", "GigaTok", "RAE", "UniTok"),
-    differs="releases differ in class sampling (balanced here; LlamaGen draws classes) and cut-off (TiTok truncates)",
+    used_by=("TiTok", "RAR", "LlamaGen", "VAR", "DiT", "GigaTok", "RAE", "UniTok"),
+    differs="releases differ in how they cut off (TiTok truncates); classes are sampled as each preset says",
+)
+
+ADM_TRAIN_512 = ADM_TRAIN.but(
+    id="adm-train-512",
+    title="gFID at 512 px: 50,000 samples against ADM's statistics of the training set",
+    generation_reference="VIRTUAL_imagenet512.npz",
+    comparable_with="gFID against VIRTUAL_imagenet512.npz with 50,000 samples",
+    used_by=("DiT", "VAR", "MAR", "SparseDiT"),
+)
+
+MAR_FORK = ADM_TRAIN.but(
+    id="mar-fork",
+    title="gFID as MAR and its heirs measure it: torch-fidelity on rounded images, MAR's copy of ADM's statistics",
+    generation_reference="adm_in256_stats.npz",
+    uint8_rule="round",
+    inception_splits="ten",
+    comparable_with="gFID against fid_stats/adm_in256_stats.npz with 50,000 samples; it holds no images for precision",
+    used_by=("MAR", "xAR", "HiMAR", "TokenBridge", "FlowAR"),
+    differs="the releases sample under float16 or bfloat16 autocast; here the model runs in float32",
+)
+
+ENAT_FLOAT = ADM_TRAIN.but(
+    id="enat-float",
+    title="gFID as ENAT measures it: floats into pytorch-fid's Inception, U-ViT's copy of ADM's statistics",
+    generation_reference="fid_stats_imagenet256_guided_diffusion.npz",
+    uint8_rule="none",
+    port="pytorch-fid",
+    feature_resize="half-pixel",
+    comparable_with="gFID against fid_stats_imagenet256_guided_diffusion.npz, of floats",
+    used_by=("ENAT",),
+    differs="the release samples in float16 and sums covariances in float32",
 )
 
 TOP1_CROP875 = TITOK_VAL50K.but(
@@ -113,4 +144,7 @@ ZERO_SHOT_224 = TOP1_CROP875.but(
     differs="SigLIP squashes images to squares in its own evaluation; here the centre is cut",
 )
 
-IMAGENET = (TITOK_VAL50K, VAL50K_512, LLAMAGEN_VAL_ADM, ADM_TRAIN, TOP1_CROP875, TOP1_CROP900, ZERO_SHOT_224)
+IMAGENET = (
+    *(TITOK_VAL50K, VAL50K_512, LLAMAGEN_VAL_ADM, ADM_TRAIN, ADM_TRAIN_512, MAR_FORK, ENAT_FLOAT),
+    *(TOP1_CROP875, TOP1_CROP900, ZERO_SHOT_224),
+)

@@ -3,7 +3,7 @@
 from tokenmark import build, jobs, protocols, registry
 from tokenmark.contracts import ReducerMethod
 from tokenmark.spec import RunSpec
-from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, StructureJob, Suite
+from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, SamplingJob, StructureJob, Suite
 
 
 def gives(job: Job, loaded: Suite, spec: RunSpec) -> bool:
@@ -34,6 +34,9 @@ def _of_task(job: Job, spec: RunSpec) -> bool:
             return job.variant == spec.variant and spec.tokens in lengths
         case GenerationJob():
             return (job.variant, job.preset) == (spec.variant, spec.settings.get("preset"))
+        case SamplingJob():
+            preset = spec.settings.get("preset")
+            return (job.variant, job.preset, job.precision) == (spec.variant, preset, spec.precision)
         case ClassificationJob(model=str()):
             asked = spec.budget in job.budget if job.budget else not spec.budget
             return asked and (job.model, job.precision) == (spec.model, spec.precision) and _set(job, spec)
@@ -47,7 +50,8 @@ def _of_task(job: Job, spec: RunSpec) -> bool:
 def _set(job: ClassificationJob | StructureJob, spec: RunSpec) -> bool:
     """Whether the run has what the job sets; a budget finds the method's own knob."""
     if job.model is None:
-        return not spec.settings
+        preset = job.preset if isinstance(job, StructureJob) else None
+        return spec.settings == ({} if preset is None else {"preset": preset})
     found = registry.get_as(ReducerMethod, job.method)
     given, held = build.settings_of(found, job.settings), build.settings_of(found, spec.settings)
     free = {found.knob.setting} if spec.budget and found.knob else set()

@@ -14,7 +14,7 @@ from tokenmark.publish.subject import Known, Subject
 from tokenmark.records import Record
 from tokenmark.spec import RunSpec
 
-IMAGELESS = ("tokenization", "structure")
+IMAGELESS = ("tokenization", "sampling", "structure")
 """Tasks that read no images, whatever their protocol."""
 
 
@@ -28,15 +28,22 @@ def _named(spec: RunSpec) -> None:
     match spec.task:
         case "reconstruction" | "tokenization":
             registry.variant_of(registry.get_as(TokenizerMethod, spec.method), spec.variant or "")
-        case "generation":
-            found = registry.get_as(GeneratorMethod, spec.method)
-            registry.variant_of(found, spec.variant or "")
-            build.preset_of(found, str(spec.settings.get("preset")))
+        case "generation" | "sampling":
+            _preset(spec)
+        case "structure" if "preset" in spec.settings:
+            _preset(spec)
         case "structure" if spec.model is None:
-            owner: Any = registry.get_as((TokenizerMethod, ClassifierMethod), spec.method)
+            owner: Any = registry.get_as((TokenizerMethod, GeneratorMethod, ClassifierMethod), spec.method)
             registry.variant_of(owner, spec.variant or "")
         case _:
             _reduced(spec)
+
+
+def _preset(spec: RunSpec) -> None:
+    """The names of a generator's size, and of what it samples by."""
+    found = registry.get_as(GeneratorMethod, spec.method)
+    registry.variant_of(found, spec.variant or "")
+    build.preset_of(found, str(spec.settings.get("preset")), spec.variant or "")
 
 
 def _reduced(spec: RunSpec) -> None:
@@ -74,7 +81,7 @@ def protocol(_: Subject, record: Record, __: Known) -> str | None:
 
 def implementation(_: Subject, record: Record, __: Known) -> str | None:
     """Its method's source is today's."""
-    if record.spec.implementation == registry.implementation(record.spec.method):
+    if record.spec.implementation == build.implementation_of(record.spec):
         return None
     return f"the source of {record.spec.method} is not what was measured: measure again at today's commit"
 

@@ -32,9 +32,20 @@ STRUCTURE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("parameters", "state_entries"),
         ("image_size", "tokens", "bits_per_*", "compression_ratio", "code*"),
     ),
-    "cost": ((), ("macs", "macs_*", "*_macs", "tokens", "tokens_left", "latent_*", "image_size")),
+    "cost": ((), ("steps", "macs", "macs_*", "*_macs", "tokens", "tokens_left", "latent_*", "image_size")),
 }
 """The same, of the task that counts what methods are made of."""
+OF_TASK: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "structure": STRUCTURE,
+    "generation": {**GIVES, "cost": (("steps", "macs"), ())},
+    "sampling": {
+        "throughput": (
+            ("images_per_second", "best_batch", "steps", "macs", "parameters"),
+            ("compiled_images_per_second", "latency_p*_ms", "speedup_*", "call_memory_bytes", "joules_per_image"),
+        )
+    },
+}
+"""The tasks of which measures give something else than elsewhere."""
 NOT_OF_SAMPLES = ("cost", "size", "throughput")
 """Measures whose numbers are not of the run's images."""
 
@@ -54,7 +65,7 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("precision", "recall", "class_accuracy", "top?", "codebook_use", "*_mcnemar_p"), (0.0, 1.0)),
     **dict.fromkeys(("macs", "macs_counted", "macs_ratio", "tokens_left"), (1e-9, math.inf)),
     **dict.fromkeys(("*images_per_second", "*latency_p*_ms", "speedup_*"), (1e-9, math.inf)),
-    **dict.fromkeys(("best_batch", "call_memory_bytes", "joules_per_image"), (0.0, math.inf)),
+    **dict.fromkeys(("best_batch", "call_memory_bytes", "joules_per_image", "steps"), (0.0, math.inf)),
 }
 """What a value can be at all."""
 SHARES = ("top?", "class_accuracy")
@@ -64,7 +75,7 @@ ROUNDING = 1e-9
 
 def measures(_: Subject, record: Record, __: Known) -> str | None:
     """It has every value that its measures give, each once and of all its images, and no others."""
-    given = STRUCTURE if record.spec.task == "structure" else GIVES
+    given = OF_TASK.get(record.spec.task, GIVES)
     names = [value.name for value in record.values]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from tokenmark.errors import MethodError
+from tokenmark.kept import Keep
 from tokenmark.measures.base import Measure, State
 from tokenmark.records import Value
 from tokenmark.shelf import Shelf
@@ -27,6 +28,8 @@ class Context:
     data: Path
     shelf: Shelf = field(default_factory=Shelf)
     """Where weights that others published lie."""
+    keep: Keep | None = None
+    """Which samples of generators are kept; None keeps none."""
 
 
 @dataclass(slots=True)
@@ -68,6 +71,9 @@ class Task:
     usual: tuple[str, ...]
     """What a job has that lists none."""
     open: Callable[[RunSpec, Context], Session]
+    present: Callable[[RunSpec, Context, Callable[[int, int], object]], None] | None = None
+    """What is still to do for a run that has its record already, telling how many images of how many are done; None
+    where nothing ever is."""
 
 
 def finite(output: Tensor, title: str, what: str) -> Tensor:

@@ -3,52 +3,29 @@
 from collections.abc import Callable
 from typing import cast
 
-import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
-from tokenmark import build, networks, protocols, references
-from tokenmark.autocast import autocast
+from tokenmark import networks, protocols, references
 from tokenmark.errors import DataError
 from tokenmark.extractors import Outputs
+from tokenmark.kept import Kept
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.base import Measure
 from tokenmark.measures.frechet import FrechetDistance
 from tokenmark.measures.inception_score import InceptionScoreMeasure
 from tokenmark.measures.neighbours import PrecisionRecallMeasure
 from tokenmark.pictures import grid
-from tokenmark.protocols import Protocol
-from tokenmark.quantise import quantised
+from tokenmark.records import Value
 from tokenmark.spec import RunSpec
-from tokenmark.tasks.base import Context, Outcome, Task, computed, finite
+from tokenmark.tasks.base import Context, Outcome, Task, computed
+from tokenmark.tasks.sampler import Sampler, macs_of
 
 ROWS, COLUMNS = 4, 10
 """Of the picture."""
-SEED_STEP = 2654435761
-"""A prime near 2^32 divided by the golden ratio (Knuth): its multiples lie far apart modulo 2^32."""
-
-
-def noise_of(seed: int, index: int) -> torch.Generator:
-    """The noise of one sample: any sample can be made again alone, whatever its batch.
-
-    torch seeds a processor's generator with the low 32 bits alone: they hold the index, moved on by a large odd step
-    per seed. So no two samples of a run share their noise, nor do runs of fewer than 10^8 samples with nearby seeds.
-    """
-    return torch.Generator().manual_seed((index + seed * SEED_STEP) % 2**32)
-
-
-def labels_of(protocol: Protocol, classes: int, seed: int, start: int, stop: int) -> Tensor:
-    """The classes that samples of these indices are asked for, int64 `(stop - start,)`.
-
-    Raises:
-        DataError: the protocol leaves classes to the caller.
-    """
-    if protocol.class_sampling == "balanced" and classes:
-        return torch.arange(start, stop) % classes
-    if protocol.class_sampling == "random" and classes:
-        draws = np.random.Generator(np.random.Philox(seed)).integers(classes, size=stop)
-        return torch.from_numpy(draws[start:])
-    raise DataError(f"protocol {protocol.id} says no classes to sample: choose one made for generation")
+COST = "cost"
+"""The measure that is counted, not summed over images."""
 
 
 class GenerationSession:
@@ -57,10 +34,7 @@ class GenerationSession:
     def __init__(self, spec: RunSpec, context: Context) -> None:
         self._spec, self._device = spec, context.device
         self._protocol = protocols.get(spec.protocol)
-        self._classes = self._protocol.classes or 0
-        self._generator, self._settings = build.generator(
-            spec.method, spec.variant or "", str(spec.settings["preset"]), context.device, context.shelf
-        )
+        self._sampler = Sampler(spec, context.device, context.shelf)
         self._network = networks.load(self._protocol, context.device, shelf=context.shelf)
         self._reference = references.load(
             self._protocol,
@@ -69,6 +43,7 @@ class GenerationSession:
             context.device,
             networks.seen_as(self._protocol, spec.weights, context.device),
         )
+        self._kept = Kept(context.keep, spec.run, spec.samples) if context.keep else None
         self.total = spec.samples
         makers: dict[str, Callable[[], Measure]] = {
             "gfid": lambda: FrechetDistance("gfid", self._reference.pool),
@@ -77,7 +52,7 @@ class GenerationSession:
             "precision-recall": lambda: PrecisionRecallMeasure(self._reference.images(), device=self._device),
             "class-accuracy": lambda: Accuracy("class_accuracy"),
         }
-        self.measures = {name: makers[name]() for name in spec.measures}
+        self.measures = {name: makers[name]() for name in spec.measures if name != COST}
 
     def _sfid(self) -> Measure:
         if self._reference.spatial is None:
@@ -86,35 +61,88 @@ class GenerationSession:
             )
         return FrechetDistance("sfid", self._reference.spatial, extrapolate=False)
 
-    def _sample(self, start: int, stop: int) -> tuple[Tensor, Tensor]:
-        labels = labels_of(self._protocol, self._classes, self._spec.seed, start, stop).to(self._device)
-        noise = [noise_of(self._spec.seed, index) for index in range(start, stop)]
-        with autocast(self._protocol, self._device):
-            images = self._generator.sample(labels, noise, self._settings)
-        return quantised(finite(images.float(), self._spec.title, "images"), self._protocol.uint8_rule), labels
-
     def step(self, start: int, stop: int) -> None:
         """Sample the images of these indices."""
+        images, labels = self._sampler.images(start, stop), self._sampler.labels(start, stop)
+        if self._kept is not None:
+            self._kept.add(start, images, labels)
         with torch.inference_mode():
-            images, labels = self._sample(start, stop)
             seen = self._network(images)
             for name, measure in self.measures.items():
                 _update(name, measure, seen, labels)
 
     def finish(self, say: Callable[[str], None]) -> Outcome:
-        """Values, and a picture of the first samples, a column per class."""
+        """Values, and a picture of the first samples, a column per class where classes come in turn."""
         say("distances")
-        columns = min(COLUMNS, self._classes)
-        with torch.inference_mode():
-            images, _ = self._sample(0, min(ROWS * columns, self.total))
+        columns = min(COLUMNS, self._sampler.classes)
+        images = self._sampler.images(0, min(ROWS * columns, self.total))
+        values = computed(self.measures.values())
+        if COST in self._spec.measures:
+            say("counting")
+            values += self._costs()
+        if self._kept is not None:
+            say("keeping samples")
+            keep(self._kept, self._sampler, self._spec.batch_size)
         return Outcome(
-            values=computed(self.measures.values()),
-            details={"parameters": self._generator.parameters_total, "classes": self._classes},
+            values=values,
+            details=self._details(),
             warnings=self._reference.warnings,
-            pictures={
-                "samples": (grid(images.cpu(), columns), f"{self._spec.title}: the first samples, class by class")
-            },
+            pictures={"samples": (grid(images.cpu(), columns), f"{self._spec.title}: the first samples")},
         )
+
+    def _costs(self) -> list[Value]:
+        """Steps of the sampler, and multiply-accumulates of one image with guidance and decoder."""
+        spec, sampler = self._spec, self._sampler
+        steps = sampler.generator.steps(sampler.preset.settings)
+        macs = macs_of(spec.method, spec.variant or "", sampler.preset)
+        return [Value(name="steps", value=float(steps), n=1), Value(name="macs", value=float(macs), n=1)]
+
+    def _details(self) -> dict[str, JsonValue]:
+        """What a reader must know of the samples."""
+        sampler, preset = self._sampler, self._sampler.preset
+        published = {
+            "printed": preset.printed,
+            "seed": preset.seed,
+            "world_size": preset.world_size,
+            "batch_size": preset.batch_size,
+        }
+        details: dict[str, JsonValue] = {
+            "parameters": sampler.generator.parameters_total,
+            "classes": sampler.classes,
+            "class_order": sampler.order,
+            "noise": "of the seed and the sample's index",
+        }
+        told: dict[str, JsonValue] = {name: value for name, value in published.items() if value not in {"", None}}
+        return details | ({"published": told} if told else {})
+
+
+def keep(kept: Kept, sampler: Sampler, batch: int, tell: Callable[[int, int], object] = max) -> None:
+    """Make the samples that are not kept yet, each as it was or would have been, and write the npz.
+
+    `tell` hears how many of how many are there.
+
+    Raises:
+        StorageError: the disk is full, or the like.
+    """
+    if kept.done:
+        return
+    missing = kept.missing()
+    while missing:
+        tell(kept.n - len(missing), kept.n)
+        start = missing[0]
+        stop = min(start + batch, kept.n)
+        kept.add(start, sampler.images(start, stop), sampler.labels(start, stop))
+        missing = [index for index in missing if index >= stop]
+    kept.finish()
+
+
+def keep_more(spec: RunSpec, context: Context, tell: Callable[[int, int], object]) -> None:
+    """Keep samples of a run that has its record already."""
+    if context.keep is None:
+        return
+    kept = Kept(context.keep, spec.run, spec.samples)
+    if not kept.done:
+        keep(kept, Sampler(spec, context.device, context.shelf), spec.batch_size, tell)
 
 
 def _update(name: str, measure: Measure, seen: Outputs, labels: Tensor) -> None:
@@ -134,7 +162,8 @@ def _update(name: str, measure: Measure, seen: Outputs, labels: Tensor) -> None:
 GENERATION = Task(
     name="generation",
     title="Generation",
-    measures=("gfid", "sfid", "inception-score", "precision-recall", "class-accuracy"),
-    usual=("gfid", "class-accuracy"),
+    measures=("gfid", "sfid", "inception-score", "precision-recall", "class-accuracy", COST),
+    usual=("gfid", "class-accuracy", COST),
     open=cast("Callable[[RunSpec, Context], GenerationSession]", GenerationSession),
+    present=keep_more,
 )

@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tokenmark import backbones, budgets, build, registry
 from tokenmark.contracts import (
     ClassifierMethod,
+    GeneratorMethod,
     Tokenizer,
     TokenizerInfo,
     TokenizerMethod,
@@ -32,6 +33,7 @@ from tokenmark.records import Value
 from tokenmark.spec import RunSpec
 from tokenmark.tasks.base import Context, Outcome, Task
 from tokenmark.tasks.coding import Coder
+from tokenmark.tasks.sampler import macs_of
 
 BITS_OF_PIXEL = 24
 """Of an image as it is shown: three channels of eight bits."""
@@ -66,6 +68,8 @@ class StructureSession:
     def _of_variant(self) -> dict[str, float]:
         spec, costs = self._spec, "cost" in self._spec.measures
         method = registry.get(spec.method)
+        if isinstance(method, GeneratorMethod):
+            return _of_generator(method, spec, costs=costs)
         size = registry.variant_of(cast("TokenizerMethod | ClassifierMethod", method), spec.variant or "")
         with torch.device("meta"):
             network = cast("Any", method).build(**size.config)
@@ -108,6 +112,23 @@ class StructureSession:
             "macs_ratio": macs / whole.cost.macs(whole.schedule),
             "tokens_left": found.schedule[-1].mlp,
         }
+
+
+def _of_generator(method: GeneratorMethod, spec: RunSpec, *, costs: bool) -> dict[str, float]:
+    """Sizes are of the generator alone; a sample's cost is of all steps, guidance and decoder included."""
+    variant, meta = spec.variant or "", torch.device("meta")
+    size = registry.variant_of(method, variant)
+    with meta:
+        decoder = None if size.tokenizer is None else build.drawn_tokenizer(*build.tokenizer_of(method, size), meta)
+        generator = method.build(decoder, **size.config)
+    numbers = _parts(cast("nn.Module", generator))
+    if decoder is not None:
+        numbers["image_size"] = decoder.info.image_size
+    if costs and "preset" in spec.settings:
+        preset = build.preset_of(method, str(spec.settings["preset"]), variant)
+        numbers["steps"] = generator.steps(preset.settings)
+        numbers["macs"] = macs_of(method.id, variant, preset)
+    return numbers
 
 
 def _parts(network: nn.Module) -> dict[str, float]:

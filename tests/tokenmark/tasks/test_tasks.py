@@ -6,11 +6,12 @@ import torch
 
 from tests.tokenmark import make
 from tokenmark import build
+from tokenmark.contracts import Preset
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.base import PerImage
 from tokenmark.tasks import TASKS
+from tokenmark.tasks.asked import noise_of
 from tokenmark.tasks.base import computed, gathered, scatter
-from tokenmark.tasks.generation import noise_of
 
 SAY = str
 
@@ -51,7 +52,7 @@ def test_computed_keeps_the_order():
 
 
 def test_every_task_measures_what_it_lists():
-    assert list(TASKS) == ["reconstruction", "generation", "classification", "tokenization", "structure"]
+    assert list(TASKS) == ["reconstruction", "generation", "classification", "tokenization", "sampling", "structure"]
     assert all(task.measures and task.name == name for name, task in TASKS.items())
 
 
@@ -145,8 +146,11 @@ class Shades:
     def __init__(self):
         self.labels = []
 
-    def sample(self, labels, generators, settings):
-        assert settings == "preset"
+    def steps(self, settings):
+        return 1
+
+    def sample(self, labels, generators, settings, prompts=None):
+        assert settings == "settings"
         self.labels += labels.tolist()
         noise = torch.stack([torch.rand(3, 32, 32, generator=generator) for generator in generators])
         return labels.view(-1, 1, 1, 1) / 10 + 0.1 * noise
@@ -154,13 +158,26 @@ class Shades:
 
 def test_generation_samples_each_class_alike_whatever_the_batches(context, monkeypatch):
     maker = Shades()
-    monkeypatch.setattr(build, "generator", lambda *_: (maker, "preset"))
-    facts = {"task": "generation", "variant": "x", "settings": {"preset": "p"}, "measures": ("gfid", "class-accuracy")}
+    preset = Preset(settings="settings", variants=("x",), printed="nowhere", world_size=8)
+    monkeypatch.setattr(build, "generator", lambda *_: (maker, preset))
+    facts = {
+        "task": "generation",
+        "method": "titok-maskgit",
+        "variant": "x",
+        "settings": {"preset": "p"},
+        "measures": ("gfid", "class-accuracy"),
+    }
     spec = make.spec(samples=40, **facts)
     outcome = run(spec, context, 40)
     assert maker.labels[:40] == list(range(10)) * 4
     assert numbers(run(spec, context, 7)) == pytest.approx(numbers(outcome), rel=1e-4)
     assert set(numbers(outcome)) == {"gfid", "class_accuracy"}, "40 samples say nothing of more"
-    assert outcome.details == {"parameters": 3, "classes": 10}
+    assert outcome.details == {
+        "parameters": 3,
+        "classes": 10,
+        "class_order": "cycled",
+        "noise": "of the seed and the sample's index",
+        "published": {"printed": "nowhere", "world_size": 8},
+    }
     assert numbers(run(make.spec(samples=40, seed=1, **facts), context, 40))["gfid"] != numbers(outcome)["gfid"]
     assert isinstance(outcome.pictures["samples"][0], bytes)
