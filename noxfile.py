@@ -21,7 +21,7 @@ KINDS = {
 }
 """Kinds of environment and what is wanted in each; `locks/<kind>.txt` is what is installed."""
 IMAGENET = (
-    *("reconstruction-256", "token-curve", "imagenet-generation"),
+    *("reconstruction-256", "token-curve", "generation-256", "generation-512"),
     *("classification", "zero-shot", "imagenet-throughput"),
 )
 """Suites of `bench-imagenet`."""
@@ -86,12 +86,12 @@ def bench_reduction(session: nox.Session) -> None:
 
 @nox.session(name="bench-throughput")
 def bench_throughput(session: nox.Session) -> None:
-    """Speed without data or weights: every tokenizer and ImageNet's classifiers; hours without a GPU.
+    """Speed without data or weights: every tokenizer, generator and ImageNet's classifiers; hours without a GPU.
 
     `-- --models deit_small_patch16_224 --methods tome` or `-- --tokenizers titok/s128` times those alone.
     """
     env = install(session, "bench")
-    everything = ("run", "tokenizer-throughput", "imagenet-throughput")
+    everything = ("run", "tokenizer-throughput", "generator-throughput", "imagenet-throughput")
     session.run("tokenmark", *(("throughput", *session.posargs) if session.posargs else everything), env=env)
 
 

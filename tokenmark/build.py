@@ -29,6 +29,8 @@ from tokenmark.spec import RunSpec
 from tokenmark.weights import Weights
 
 T = TypeVar("T")
+SAMPLER = frozenset({"preset", "reducer"})
+"""What a sampler's settings name in a specification; the rest is the reducer's own."""
 
 
 def tokenizer(method: str, variant: str, device: torch.device, shelf: Shelf | None = None) -> Tokenizer:
@@ -111,6 +113,18 @@ def drawn_generator(method: str, variant: str, device: torch.device) -> Generato
     return cast("Generator", _placed(cast("nn.Module", built), device))
 
 
+def in_sampler(generator: Generator, settings: Mapping[str, JsonValue]) -> Generator | None:
+    """The generator with its tokens reduced as a specification's settings say; None where they name no reducer.
+
+    It stands on the same weights; the given one stays as it is.
+    """
+    if "reducer" not in settings:
+        return None
+    found = registry.in_sampler(str(settings["reducer"]))
+    own = {name: value for name, value in settings.items() if name not in SAMPLER}
+    return cast("Generator", found.reduce(generator, settings_of(found, own)))
+
+
 def implementation(method: str, variant: str | None, settings: Mapping[str, JsonValue]) -> str:
     """SHA-256 of the source of all that makes a run: of a generator its tokenizer's too.
 
@@ -121,6 +135,8 @@ def implementation(method: str, variant: str | None, settings: Mapping[str, Json
     if isinstance(found, GeneratorMethod) and variant is not None:
         size = registry.variant_of(found, variant)
         names += [] if size.tokenizer is None else [tokenizer_of(found, size)[0]]
+    if "reducer" in settings:
+        names.append(str(settings["reducer"]))
     digests = [registry.implementation(name) for name in names]
     return digests[0] if len(digests) == 1 else sha256_text("\n".join(digests))
 

@@ -25,6 +25,8 @@ class Column:
     help: str
     cell: Callable[[Record], Cell]
     numeric: bool = True
+    spare: bool = False
+    """Whether a terminal may leave it out where there is no room."""
 
 
 def name_cell(record: Record) -> Cell:

@@ -12,6 +12,7 @@ from tokenmark.suites import (
     GenerationJob,
     Job,
     ReconstructionJob,
+    Samples,
     SamplingJob,
     StructureJob,
     Suite,
@@ -42,6 +43,7 @@ def check_names(suite: Suite) -> None:
                 registry.variant_of(registry.get_as(TokenizerMethod, job.method), job.variant)
             case GenerationJob() | SamplingJob():
                 _check_preset(job.method, job.variant, job.preset)
+                _check_reducer(job)
             case StructureJob(variant=str(variant), preset=str(preset)):
                 _check_preset(job.method, variant, preset)
             case StructureJob(variant=str(variant)):
@@ -63,6 +65,19 @@ def _check_preset(name: str, variant: str, preset: str) -> None:
     method = registry.get_as(GeneratorMethod, name)
     registry.variant_of(method, variant)
     build.preset_of(method, preset, variant)
+
+
+def _check_reducer(job: Samples) -> None:
+    against = {"psnr", "ssim", "lpips"} & set(measures_of(job))
+    if job.reducer is not None:
+        build.settings_of(registry.in_sampler(job.reducer), job.reducer_settings)
+    elif job.reducer_settings:
+        raise SuiteError(f"job {job.method} has reducer_settings and no reducer: name one, or leave them out")
+    elif against:
+        raise SuiteError(
+            f"job {job.method} measures {', '.join(sorted(against))}, which compare with the unreduced sampler:"
+            " name a reducer, or leave them out"
+        )
 
 
 def _check_measures(job: Job, protocol: Protocol) -> None:

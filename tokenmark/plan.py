@@ -20,7 +20,7 @@ from tokenmark import (
     registry,
     splits,
 )
-from tokenmark.contracts import GeneratorMethod, ReducerMethod, TokenizerMethod
+from tokenmark.contracts import GeneratorMethod, Method, ReducerMethod, TokenizerMethod
 from tokenmark.errors import SuiteError, TokenmarkError, UnknownNameError
 from tokenmark.jobs import NO_IMAGES, check_names, measures_of
 from tokenmark.measures import lpips
@@ -34,6 +34,7 @@ from tokenmark.suites import (
     GenerationJob,
     Job,
     ReconstructionJob,
+    Samples,
     SamplingJob,
     StructureJob,
     Suite,
@@ -121,8 +122,11 @@ def _parts(job: Job) -> list[dict[str, Any]]:
             return _parts_of_classification(job)
 
 
-def _parts_of_sampler(job: GenerationJob | SamplingJob) -> list[dict[str, Any]]:
-    part: dict[str, Any] = {"variant": job.variant, "settings": {"preset": job.preset}}
+def _parts_of_sampler(job: Samples) -> list[dict[str, Any]]:
+    settings: dict[str, JsonValue] = {"preset": job.preset}
+    if job.reducer is not None:
+        settings |= {"reducer": job.reducer} | _given(registry.in_sampler(job.reducer), job.reducer_settings)
+    part: dict[str, Any] = {"variant": job.variant, "settings": settings}
     return [part | ({"precision": job.precision} if isinstance(job, SamplingJob) else {})]
 
 
@@ -130,24 +134,24 @@ def _parts_of_structure(job: StructureJob) -> list[dict[str, Any]]:
     if job.model is None:
         settings = {} if job.preset is None else {"preset": job.preset}
         return [{"variant": job.variant, "tokens": tokens, "settings": settings} for tokens in (None, *job.tokens)]
-    return [{"model": job.model, "settings": _given(job.method, job.settings)}]
+    return [{"model": job.model, "settings": _given(registry.get_as(ReducerMethod, job.method), job.settings)}]
 
 
 def _parts_of_classification(job: ClassificationJob) -> list[dict[str, Any]]:
     if job.model is None:
         model = build.own_variant(job.method, job.variant or "").config.get("model")
         return [{"variant": job.variant, "model": model, "precision": job.precision}]
-    settings = _given(job.method, job.settings)
+    settings = _given(registry.get_as(ReducerMethod, job.method), job.settings)
     facts: dict[str, Any] = {"model": job.model, "precision": job.precision, "settings": settings}
     return [{**facts, "budget": budget} for budget in job.budget] or [facts]
 
 
-def _given(method: str, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _given(method: Method, settings: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """The settings that a suite gives, as the method's own types read them.
 
     The others are in the method's source, whose hash is in the specification.
     """
-    read = build.settings_of(registry.get_as(ReducerMethod, method), settings)
+    read = build.settings_of(method, settings)
     return {name: _plain(getattr(read, name)) for name in settings}
 
 
@@ -168,7 +172,7 @@ def _spec(
 ) -> RunSpec:
     if part.get("budget"):
         found_settings = budgets.fit(job.method, part["model"], part["settings"], part["budget"]).settings
-        part = {**part, "settings": _given(job.method, found_settings)}
+        part = {**part, "settings": _given(registry.get_as(ReducerMethod, job.method), found_settings)}
     data, images = _data(job, protocol, context.data)
     if isinstance(job, ClassificationJob) and part.get("model") and backbones.get(part["model"]).classes:
         from tokenmark import zeroshot  # noqa: PLC0415  open_clip takes seconds to import, and few runs need it

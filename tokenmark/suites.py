@@ -36,11 +36,13 @@ class ReconstructionJob(_Job):
 
 
 class GenerationJob(_Job):
-    """Sample images by class."""
+    """Sample images by class; `reducer` reduces the tokens of a diffusion sampler, beside the sampler without it."""
 
     task: Literal["generation"]
     variant: str
     preset: str
+    reducer: str | None = None
+    reducer_settings: dict[str, JsonValue] = {}
     samples: Annotated[int, Field(ge=2)] | None = None
     """None takes the protocol's."""
 
@@ -83,6 +85,8 @@ class SamplingJob(_Job):
     task: Literal["sampling"]
     variant: str
     preset: str
+    reducer: str | None = None
+    reducer_settings: dict[str, JsonValue] = {}
     precision: Precision = "float32"
 
 
@@ -110,6 +114,8 @@ class StructureJob(_Job):
         return self
 
 
+Samples = GenerationJob | SamplingJob
+"""Jobs that sample a generator."""
 Job = ReconstructionJob | GenerationJob | ClassificationJob | TokenizationJob | SamplingJob | StructureJob
 
 

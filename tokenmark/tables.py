@@ -8,9 +8,13 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+from tokenmark.cells import Column
 from tokenmark.records import Record
-from tokenmark.terminal import console
+from tokenmark.terminal import WIDTH, console
 from tokenmark.tracks import TRACKS, Group, Track, groups
+
+NAME = 26
+"""Columns that a name takes where there is room for no more: it goes on in the next line."""
 
 
 def print_tracks(records: Sequence[Record], to: Console | None = None, most: int | None = None) -> None:
@@ -20,23 +24,42 @@ def print_tracks(records: Sequence[Record], to: Console | None = None, most: int
         for group in groups(track, records):
             shown = Group(group.heading, group.records[:most])
             out.print(f"[bold]{track.title}[/] — {escape(group.heading)}")
-            out.print(track_table(track, shown))
+            table, left_out = track_table(track, shown)
+            out.print(table)
+            if left_out:
+                out.print(f"[dim]no room here for {escape(', '.join(left_out))}: tokenmark show RUN, or the page[/]\n")
             if left := len(group.records) - len(shown.records):
                 out.print(f"[dim]{left} more: tokenmark show[/]\n")
         if groups(track, records):
             out.print(f"[dim]{escape(track.about)}[/]\n")
 
 
-def track_table(track: Track, group: Group) -> Table:
-    """The table of one group of a track."""
+def track_table(track: Track, group: Group) -> tuple[Table, list[str]]:
+    """The table of one group of a track, and the titles of columns for which there is no room."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    columns = track.filled(group)
+    filled = track.filled(group)
+    columns = _fitting(filled, group)
     for column in columns:
         table.add_column(column.title, justify="right" if column.numeric else "left", overflow="fold")
         table.columns[-1].no_wrap = column.numeric  # where room is short, names take two lines
     for record in group.records:
         table.add_row(*(escape(column.cell(record).text) for column in columns))
-    return table
+    return table, [column.title for column in filled if column not in columns]
+
+
+def _fitting(columns: list[Column], group: Group) -> list[Column]:
+    """Without the last of those that can be spared, as many as there is no room for beside a name of some words."""
+    left = list(columns)
+    for column in reversed(columns):
+        if sum(_width(each, group) for each in left) > WIDTH and column.spare:
+            left.remove(column)
+    return left
+
+
+def _width(column: Column, group: Group) -> int:
+    texts = [column.title, *(column.cell(record).text for record in group.records)]
+    widest = max(map(len, texts)) + 2
+    return widest if column.numeric else min(widest, NAME)
 
 
 def print_rows(title: str, rows: Iterable[dict[str, str]], to: Console | None = None) -> None:

@@ -21,8 +21,6 @@ from tokenmark.shelf import Shelf
 from tokenmark.weights import Weights
 
 CLIP = "clip-text-vit-l14-336"
-INNER = f"{CLIP}-inner"
-"""The same network, read at two depths."""
 PROMPT = "A photo of a {}."
 CLASSES = 1000
 
@@ -33,14 +31,13 @@ class Tower:
 
     release: Release
     architecture: str
-    inner: bool = False
-    """Whether prompts hold the states before the last block, too: as they are, in front of the others' channels."""
 
 
-RELEASE = Release("timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors", licence="MIT")
 TOWERS = {
-    CLIP: Tower(RELEASE, "ViT-L-14-336-quickgelu"),
-    INNER: Tower(RELEASE, "ViT-L-14-336-quickgelu", inner=True),
+    CLIP: Tower(
+        Release("timm/vit_large_patch14_clip_336.openai", "open_clip_model.safetensors", licence="MIT"),
+        "ViT-L-14-336-quickgelu",
+    ),
 }
 
 
@@ -48,8 +45,9 @@ class Reading(NamedTuple):
     """What a network makes of texts."""
 
     states: Tensor
-    """Of every token, `(B, tokens, channels)`: behind the last norm; in front of these channels the inner ones, if
-    any."""
+    """Of every token, behind the last norm, `(B, tokens, channels)`."""
+    inner: Tensor
+    """The same in front of the last block, `(B, tokens, channels)`."""
     pooled: Tensor
     """Of the end-of-text token, projected and not normalised, `(B, embedding)`."""
 
@@ -69,13 +67,12 @@ class Reader:
     """A text network with its weights; what it was told once it does not read again."""
 
     network: TextTransformer
-    inner: bool = False
-    """Whether prompts hold the states before the last block, too."""
     read: dict[str, Reading] = field(default_factory=dict)
+    """Kept on the CPU, 0.5 MB for a text of ViT-L/14: that of all classes would fill half a gigabyte of a GPU."""
 
     def of(self, texts: Sequence[str]) -> Tensor:
         """Features `(B, tokens, channels)` of texts, behind the last norm, before projection and pooling."""
-        return self._read(texts).states[..., -self.network.positional_embedding.shape[1] :]
+        return self._read(texts, ("states",))[0]
 
     def of_classes(self, labels: Tensor) -> Tensor:
         """The same of what is said of ImageNet's classes, by their indices, int64 `(B,)`."""
@@ -83,13 +80,28 @@ class Reader:
 
     def prompts_of_classes(self, labels: Tensor) -> Prompts:
         """What a generator is told of ImageNet's classes, by their indices, int64 `(B,)`, and of the empty text."""
-        return Prompts(*self._read([prompt(label) for label in labels.tolist()]), *self._read([""]))
+        states, inner, pooled = self._read([prompt(label) for label in labels.tolist()])
+        empty_states, empty_inner, empty_pooled = self._read([""])
+        return Prompts(
+            states=states,
+            inner=inner,
+            pooled=pooled,
+            empty_states=empty_states,
+            empty_inner=empty_inner,
+            empty_pooled=empty_pooled,
+        )
 
-    def _read(self, texts: Sequence[str]) -> Reading:
+    def _read(self, texts: Sequence[str], parts: Sequence[str] = Reading._fields) -> list[Tensor]:
+        """Those parts of what the network makes of `texts`, where it lies."""
+        place = self.network.positional_embedding.device
+        # One by one, so that a text's features do not depend on those beside it.
         for text in {"", *texts} - set(self.read):
-            self.read[text] = of_texts(self.network, [text], inner=self.inner)
-        empty = (part[:0] for part in self.read[""])
-        return Reading(*(torch.cat(parts) for parts in zip(empty, *(self.read[text] for text in texts), strict=True)))
+            self.read[text] = Reading(*(part.cpu() for part in of_texts(self.network, [text])))
+        found = []
+        for part in parts:
+            empty = getattr(self.read[""], part)[:0]
+            found.append(torch.cat([empty, *(getattr(self.read[text], part) for text in texts)]).to(place))
+        return found
 
 
 def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Reader:
@@ -103,7 +115,32 @@ def load(name: str, device: torch.device, shelf: Shelf | None = None) -> Reader:
     network = tower(TOWERS[name].architecture)
     kept = {key: value for key, value in weights.read(found.path).items() if key in network.state_dict()}
     weights.fill_strict(network, kept, found.path)
-    return Reader(network.to(device).eval().requires_grad_(requires_grad=False), TOWERS[name].inner)
+    return Reader(network.to(device).eval().requires_grad_(requires_grad=False))
+
+
+def drawn_prompts(name: str, n: int, device: torch.device) -> Prompts:
+    """Zeros of the shapes that a network makes of `n` texts, for what needs no content; no weights are read.
+
+    Raises:
+        UnknownNameError: there is no such network here.
+    """
+    config = open_clip.get_model_config(chosen("text network", name, TOWERS).architecture)
+    tokens, channels = config["text_cfg"]["context_length"], config["text_cfg"]["width"]
+
+    def states(texts: int) -> Tensor:
+        return torch.zeros(texts, tokens, channels, device=device)
+
+    def pooled(texts: int) -> Tensor:
+        return torch.zeros(texts, config["embed_dim"], device=device)
+
+    return Prompts(
+        states=states(n),
+        inner=states(n),
+        pooled=pooled(n),
+        empty_states=states(1),
+        empty_inner=states(1),
+        empty_pooled=pooled(1),
+    )
 
 
 def tower(architecture: str) -> TextTransformer:
@@ -121,14 +158,13 @@ def tower(architecture: str) -> TextTransformer:
     )
 
 
-def of_texts(network: TextTransformer, texts: list[str], *, inner: bool = False) -> Reading:
-    """What the network makes of texts, with the states before its last block if `inner`."""
+def of_texts(network: TextTransformer, texts: list[str]) -> Reading:
+    """What the network makes of texts, where it lies."""
     tokens = open_clip.tokenize(texts).to(network.positional_embedding.device)
     with torch.inference_mode():
         found = network.forward_intermediates(tokens, indices=2, output_fmt="NLC")
         before, last = found["text_intermediates"]
-        states = network.ln_final(last)
-        return Reading(torch.cat([before, states], dim=2) if inner else states, found["text_features"])
+        return Reading(network.ln_final(last), before, found["text_features"])
 
 
 def prompt(label: int) -> str:

@@ -127,16 +127,26 @@ TRACKS = (
             Column(
                 "gFID", "Fréchet distance from the training images, ± standard error; lower is best", distance("gfid")
             ),
-            Column("gFID, N→∞", "extrapolated to infinitely many samples", distance("gfid_infinite")),
+            Column("gFID, N→∞", "extrapolated to infinitely many samples", distance("gfid_infinite"), spare=True),
             Column("sFID", "the same on spatial features", distance("sfid")),
             Column("IS", "Inception score, ± standard error", distance("inception_score")),
-            Column("precision", "share of samples within the reference images' manifold", bare("precision", 3)),
-            Column("recall", "share of reference images within the samples' manifold", bare("recall", 3)),
-            Column("class accuracy %", "95 % interval", ranged("class_accuracy", 1, 100)),
-            Column("steps", "calls of the network for a batch of images", bare("steps", 0)),
-            Column("GMACs", "multiply-accumulates of one sample, guidance and decoder included", bare("macs", 3, 1e-9)),
-            Column("parameters", "of the generator without its tokenizer", parameters_cell),
-            Column("samples/s", "measures included", sampling_cell),
+            Column(
+                "precision", "share of samples within the reference images' manifold", bare("precision", 3), spare=True
+            ),
+            Column("recall", "share of reference images within the samples' manifold", bare("recall", 3), spare=True),
+            Column("class accuracy %", "95 % interval", ranged("class_accuracy", 1, 100), spare=True),
+            Column("steps", "calls of the network for a batch of images", bare("steps", 0), spare=True),
+            Column(
+                "GMACs",
+                "multiply-accumulates of one sample, guidance and decoder included",
+                bare("macs", 3, 1e-9),
+                spare=True,
+            ),
+            Column("MACs %", "of the sampler's without reduction", bare("macs_ratio", 1, 100)),
+            Column("PSNR dB", "from what the unreduced sampler makes of the same noise", bare("psnr", 2)),
+            Column("LPIPS", "the same, AlexNet's; lower is nearer", bare("lpips", 3), spare=True),
+            Column("parameters", "of the generator without its tokenizer", parameters_cell, spare=True),
+            Column("samples/s", "measures included", sampling_cell, spare=True),
         ),
     ),
     Track(
@@ -190,6 +200,7 @@ TRACKS = (
             Column("steps", "calls of the network for a batch of images", bare("steps", 0)),
             Column("GMACs", "multiply-accumulates of one sample, guidance and decoder included", bare("macs", 1, 1e-9)),
             Column("samples/s", "at the best batch", ranged("images_per_second", 2)),
+            Column("vs unreduced", "speed-up over the unreduced sampler", ranged("speedup_unreduced", 2, unit="x")),
             Column("compiled/s", "with its blocks compiled", bare("compiled_images_per_second", 2)),
             Column("batch", "the best batch size", bare("best_batch", 0)),
             Column("p50 ms", "latency at batch 1, median", bare("latency_p50_ms", 1)),

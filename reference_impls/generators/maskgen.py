@@ -74,18 +74,17 @@ class MaskGenSettings:
         )
 
 
-def texts_of(prompts: Prompts, channels: int, score: float, like: Tensor) -> tuple[Text, Text]:
+def texts_of(prompts: Prompts, score: float, like: Tensor) -> tuple[Text, Text]:
     """What `prompts` tell the transformer, and the same of the empty text.
 
-    It reads the states before the tower's last block, the first half of the prompts' channels; the second half,
-    behind the last norm, is for TA-TiTok's decoder.
+    It reads the states before the tower's last block; those behind its last norm are for TA-TiTok's decoder.
     """
     scores = torch.full(
         (len(prompts.pooled),), score, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device
     )
     return (
-        Text(prompts.states[..., :channels], prompts.pooled, scores),
-        Text(prompts.empty_states[..., :channels], prompts.empty_pooled, scores[:1]),
+        Text(prompts.inner, prompts.pooled, scores),
+        Text(prompts.empty_inner, prompts.empty_pooled, scores[:1]),
     )
 
 
@@ -100,7 +99,7 @@ class MaskGenCodes(MaskGenVQ, TextGenerator):
 
     def __init__(self, *, text_tokens: int, text_channels: int, **sizes: Any) -> None:
         super().__init__(text_channels=text_channels, **sizes)
-        self.told = (text_tokens, 2 * text_channels, text_channels)
+        self.told = (text_tokens, text_channels, text_channels)
 
     def steps(self, settings: MaskGenSettings) -> int:
         """Passes of the transformer."""
@@ -108,10 +107,9 @@ class MaskGenCodes(MaskGenVQ, TextGenerator):
 
     def draw(self, prompts: Prompts, noise: Noise, settings: MaskGenSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        channels = self.told[2]
-        text, empty = texts_of(prompts, channels, settings.aesthetic_score, self.pos_embed)
+        text, empty = texts_of(prompts, settings.aesthetic_score, self.pos_embed)
         codes = sampled_codes(self, text, empty, settings.of_codes(), noise, watch)
-        return self.decoded(pack_codes(codes, self.codebook_size), prompts.states[..., channels:])
+        return self.decoded(pack_codes(codes, self.codebook_size), prompts.states)
 
 
 class MaskGenLatents(MaskGenKL, TextGenerator):
@@ -125,7 +123,7 @@ class MaskGenLatents(MaskGenKL, TextGenerator):
 
     def __init__(self, *, text_tokens: int, text_channels: int, **sizes: Any) -> None:
         super().__init__(text_channels=text_channels, **sizes)
-        self.told = (text_tokens, 2 * text_channels, text_channels)
+        self.told = (text_tokens, text_channels, text_channels)
 
     def steps(self, settings: MaskGenSettings) -> int:
         """Passes of the transformer; the head's `diffusion_steps` in each of them are not counted."""
@@ -133,10 +131,9 @@ class MaskGenLatents(MaskGenKL, TextGenerator):
 
     def draw(self, prompts: Prompts, noise: Noise, settings: MaskGenSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        channels = self.told[2]
-        text, empty = texts_of(prompts, channels, settings.aesthetic_score, self.pos_embed)
+        text, empty = texts_of(prompts, settings.aesthetic_score, self.pos_embed)
         latents = sampled_latents(self, text, empty, settings.of_latents(), noise, watch)
-        return self.decoded(pack_latents(latents), prompts.states[..., channels:])
+        return self.decoded(pack_latents(latents), prompts.states)
 
 
 Sized: TypeAlias = MaskGenCodes | MaskGenLatents
@@ -251,7 +248,7 @@ METHOD = GeneratorMethod(
     settings=MaskGenSettings,
     build=build,
     layout=LAYOUT,
-    text="clip-text-vit-l14-336-inner",
+    text="clip-text-vit-l14-336",
     variants={
         f"{form}-{size}": _size(form, size, width, depth)
         for form in ("vq", "kl")

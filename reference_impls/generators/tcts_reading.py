@@ -121,10 +121,9 @@ class Tcts(TextGenerator):
 
     def draw(self, prompts: Prompts, noise: Noise, settings: TctsSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        channels = self.told[2]
-        text, empty = texts_of(prompts, channels, settings.aesthetic_score, self.generator.pos_embed)
+        text, empty = texts_of(prompts, settings.aesthetic_score, self.generator.pos_embed)
         codes = self.generate(text, empty, settings, noise, watch)
-        return self.decoded(pack_codes(codes, self.generator.codebook_size), prompts.states[..., channels:])
+        return self.decoded(pack_codes(codes, self.generator.codebook_size), prompts.states)
 
     @torch.no_grad()
     def generate(
@@ -220,7 +219,7 @@ def build(
     selector = TokenSelector(
         codebook_size=inner.codebook_size,
         length=inner.length,
-        text_channels=inner.told[2],
+        text_channels=inner.told[1],
         width=selector_width,
         depth=selector_depth,
         heads=selector_heads,

@@ -1,7 +1,7 @@
 """What generators by text share: the checks at the door, and what ClassGenerator does for those by class."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -39,13 +39,7 @@ class TextGenerator(ImageGenerator):
             raise MethodError("this generator is told in words what to draw: give sample() prompts")
         self._check(prompts, len(labels))
         place = self.place
-        here = replace(
-            prompts,
-            states=prompts.states.to(place),
-            pooled=prompts.pooled.to(place),
-            empty_states=prompts.empty_states.to(place),
-            empty_pooled=prompts.empty_pooled.to(place),
-        )
+        here = Prompts(**{part.name: getattr(prompts, part.name).to(place) for part in fields(Prompts)})
         watch = Watch()
         images = self.draw(here, Draws(generators, place), settings, watch)
         watch.check("the sampler")
@@ -65,8 +59,10 @@ class TextGenerator(ImageGenerator):
         length, channels, whole = self.told
         wanted = {
             "states": (count, length, channels),
+            "inner": (count, length, channels),
             "pooled": (count, whole),
             "empty_states": (1, length, channels),
+            "empty_inner": (1, length, channels),
             "empty_pooled": (1, whole),
         }
         for name, shape in wanted.items():

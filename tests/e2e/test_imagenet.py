@@ -14,7 +14,7 @@ from tests.tokenmark.data import made_imagenet as made
 pytestmark = takes_long
 SUITES = {
     "reconstruction": "reconstruction-256",
-    "generation": "imagenet-generation",
+    "generation": "generation-256",
     "classification": "classification",
     "throughput": "imagenet-throughput",
 }

@@ -247,16 +247,16 @@ SMALL: dict[str, Small] = {
     "maskgen": Small(
         config={**_MASKGEN, "num_latent_tokens": 8, "codebook_size": 32, "condition_num_classes": 3},
         tokenizer=TITOK,
-        settings={"steps": 4, "temperature": 2.0, "cfg_scale": 3.0},
+        settings={"steps": 4, "temperature": 8.0, "cfg_scale": 3.0},
         bad=({"diffusion_steps": 1001}, {"aesthetic_score": -1.0}, {"temperature": -1.0}),
-        prompts=(5, 16, 8),
+        prompts=(5, 8, 8),
     ),
     "maskgen/latents": Small(
         config={**_MASKGEN, "num_latent_tokens": 16, "token_size": 4, "diffloss_d": 1, "diffloss_w": 16},
         tokenizer=MAR_VAE,
         settings={"steps": 3, "cfg_scale": 3.0, "cfg_schedule": "linear", "temperature": 1.0, "diffusion_steps": 4},
         counted="blocks.1",
-        prompts=(5, 16, 8),
+        prompts=(5, 8, 8),
     ),
     "rar": Small(
         config={**_BERT, "codebook_size": 32, "image_seq_len": 16, "condition_num_classes": 5},
@@ -305,7 +305,7 @@ SMALL: dict[str, Small] = {
         settings={"steps": 4, "temperature": 2.0, "cfg_scale": 3.0, "fas": True},
         counted="generator.blocks.1",
         bad=({"fas": True, "rule": "purity"}, {"fas_share": 1.1}, {"fas_share": 0.0}, {"fas_interval": 0}),
-        prompts=(5, 16, 8),
+        prompts=(5, 8, 8),
     ),
     "titok-maskgit": Small(
         config={**_TITOK_MASKGIT, "model_type": "ViT"},
@@ -417,12 +417,13 @@ def prompts_of(name: str, texts: Sequence[int]) -> Prompts | None:
         return None
     count, channels, pooled = shape
 
-    def drawn(text: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def drawn(text: int) -> list[torch.Tensor]:
         generator = torch.Generator().manual_seed(text)
-        return torch.randn(1, count, channels, generator=generator), torch.randn(1, pooled, generator=generator)
+        shapes = ((1, count, channels), (1, count, channels), (1, pooled))
+        return [torch.randn(part, generator=generator) for part in shapes]
 
-    empty_states, empty_pooled = drawn(1000)
-    each = [drawn(text) for text in texts]
-    states = torch.cat([empty_states[:0], *(states for states, _ in each)])
-    whole = torch.cat([empty_pooled[:0], *(whole for _, whole in each)])
-    return Prompts(states=states, pooled=whole, empty_states=empty_states, empty_pooled=empty_pooled)
+    empty = drawn(1000)
+    told = [torch.cat(parts) for parts in zip([part[:0] for part in empty], *map(drawn, texts), strict=True)]
+    names = ("states", "inner", "pooled")
+    parts = zip((*names, *(f"empty_{name}" for name in names)), (*told, *empty), strict=True)
+    return Prompts(**dict(parts))

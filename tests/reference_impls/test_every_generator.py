@@ -226,7 +226,7 @@ def test_texts_that_are_missing_or_of_another_size(name, generator, settings):
         pytest.skip("it is told nothing in words")
     good = prompts_of(name, [1])
     bad = [None, prompts_of(name, [1, 2])]
-    for part in ("states", "pooled", "empty_states", "empty_pooled"):
+    for part in (field.name for field in dataclasses.fields(good)):
         given = getattr(good, part)
         bad.append(dataclasses.replace(good, **{part: torch.cat([given, given], dim=-1)}))
     for prompts in bad:

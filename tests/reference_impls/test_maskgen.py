@@ -210,8 +210,18 @@ def test_a_network_without_scores_is_refused():
 
 def told(tokens=5, channels=8, images=2):
     generator = torch.Generator().manual_seed(3)
-    parts = [(images, tokens, 2 * channels), (images, channels), (1, tokens, 2 * channels), (1, channels)]
-    return Prompts(*(torch.randn(*shape, generator=generator) for shape in parts))
+
+    def drawn(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    return Prompts(
+        states=drawn(images, tokens, channels),
+        inner=drawn(images, tokens, channels),
+        pooled=drawn(images, channels),
+        empty_states=drawn(1, tokens, channels),
+        empty_inner=drawn(1, tokens, channels),
+        empty_pooled=drawn(1, channels),
+    )
 
 
 class Shown(nn.Module):
@@ -234,7 +244,7 @@ CODES = {"max_tokens": 6, "codebook_sizes": (20,), "bits_per_token": math.log2(2
 
 
 def test_network_and_decoder_are_told_states_of_their_own_depth():
-    """The network those of the first half of the channels, the decoder those of the second."""
+    """The network those in front of the last block, the decoder those behind the last norm."""
     tokenizer, prompts = Shown((5, 8), **CODES), told()
     module = lively(build(tokenizer, **SIDE, **TEXT, codebook_size=20, condition_num_classes=3)).float()
     settings, labels = MaskGenSettings(steps=3), torch.tensor([0, 1])
@@ -245,13 +255,13 @@ def test_network_and_decoder_are_told_states_of_their_own_depth():
         return tokenizer.tokens.codes, tokenizer.seen
 
     codes, seen = drawn(prompts)
-    assert torch.equal(seen, prompts.states[..., 8:])
-    late = replace(prompts, states=torch.cat([prompts.states[..., :8], -prompts.states[..., 8:]], dim=2))
+    assert torch.equal(seen, prompts.states)
+    late = replace(prompts, states=-prompts.states, empty_states=-prompts.empty_states)
     assert torch.equal(drawn(late)[0], codes)
-    early = replace(prompts, states=torch.cat([-prompts.states[..., :8], prompts.states[..., 8:]], dim=2))
-    assert not torch.equal(drawn(early)[0], codes)
-    text = Text(prompts.states[..., :8], prompts.pooled, torch.full((2,), 6.5))
-    empty = Text(prompts.empty_states[..., :8], prompts.empty_pooled, torch.full((1,), 6.5))
+    assert not torch.equal(drawn(replace(prompts, inner=-prompts.inner))[0], codes)
+    assert not torch.equal(drawn(replace(prompts, empty_inner=-prompts.empty_inner))[0], codes)
+    text = Text(prompts.inner, prompts.pooled, torch.full((2,), 6.5))
+    empty = Text(prompts.empty_inner, prompts.empty_pooled, torch.full((1,), 6.5))
     expected = sampled_codes(module, text, empty, settings.of_codes(), noise(1, 2), Watch())
     assert torch.equal(codes, expected)
 
@@ -261,7 +271,7 @@ def test_prompts_are_asked_for():
     generators = [torch.Generator(), torch.Generator()]
     with pytest.raises(MethodError, match=r"give sample\(\) prompts"):
         module.sample(torch.tensor([0, 1]), generators, MaskGenSettings())
-    with pytest.raises(MethodError, match=r"prompts.states must be floats \(2, 5, 16\)"):
+    with pytest.raises(MethodError, match=r"prompts.states must be floats \(2, 5, 8\)"):
         module.sample(torch.tensor([0, 1]), generators, MaskGenSettings(), told(images=3))
     # A class has no meaning of its own here: any number will do.
     settings = MaskGenSettings(steps=1)

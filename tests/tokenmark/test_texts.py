@@ -1,5 +1,7 @@
 """Text features for decoders that are told what an image shows."""
 
+from dataclasses import fields
+
 import open_clip
 import pytest
 import safetensors.torch
@@ -69,14 +71,9 @@ def test_generators_are_told_states_and_the_whole_and_the_empty_text(shelf):
     inner, states = seen
     torch.testing.assert_close(torch.cat([prompts.pooled, prompts.empty_pooled]), pooled, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.cat([prompts.states, prompts.empty_states]), states, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([prompts.inner, prompts.empty_inner]), inner, rtol=1e-4, atol=1e-5)
     assert torch.equal(prompts.states, reader.of_classes(torch.tensor([999, 0, 999])))
     assert prompts.pooled.norm(dim=1).sub(1.0).abs().min() > 1e-3  # not normalised
-    deeper = texts.load(texts.INNER, CPU, place)
-    both = deeper.prompts_of_classes(torch.tensor([999, 0, 999]))
-    given = torch.cat([both.states, both.empty_states])
-    torch.testing.assert_close(given, torch.cat([inner, states], dim=2), rtol=1e-4, atol=1e-5)
-    assert torch.equal(deeper.of_classes(torch.tensor([0])), both.states[1:2, :, 24:])
-    assert torch.equal(both.pooled, prompts.pooled)
 
 
 def test_no_classes_are_no_texts(shelf):
@@ -84,7 +81,34 @@ def test_no_classes_are_no_texts(shelf):
     prompts = reader.prompts_of_classes(torch.tensor([], dtype=torch.int64))
     assert prompts.states.shape == reader.of([]).shape == (0, 77, 24)
     assert prompts.pooled.shape == (0, 16)
-    assert prompts.empty_states.shape == (1, 77, 24)
+    assert prompts.inner.shape == (0, 77, 24)
+    assert prompts.empty_states.shape == prompts.empty_inner.shape == (1, 77, 24)
+
+
+def shapes(prompts):
+    return {part.name: tuple(getattr(prompts, part.name).shape) for part in fields(prompts)}
+
+
+def test_drawn_prompts_are_shaped_like_those_that_are_read(shelf):
+    read = texts.load(texts.CLIP, CPU, shelf[0]).prompts_of_classes(torch.tensor([3, 4]))
+    drawn = texts.drawn_prompts(texts.CLIP, 2, CPU)
+    assert shapes(drawn) == shapes(read)
+    assert all(not getattr(drawn, part.name).any() for part in fields(drawn))
+
+
+def test_drawn_prompts_of_the_network_itself_need_no_memory():
+    drawn = texts.drawn_prompts(texts.CLIP, 5, torch.device("meta"))
+    assert all(getattr(drawn, part.name).is_meta for part in fields(drawn))
+    assert shapes(drawn) == {
+        "states": (5, 77, 768),
+        "inner": (5, 77, 768),
+        "pooled": (5, 768),
+        "empty_states": (1, 77, 768),
+        "empty_inner": (1, 77, 768),
+        "empty_pooled": (1, 768),
+    }
+    with pytest.raises(UnknownNameError, match="did you mean clip-text-vit-l14-336"):
+        texts.drawn_prompts("clip-text-vit-l14", 1, CPU)
 
 
 def test_mistakes(shelf, tmp_path):

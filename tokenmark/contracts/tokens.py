@@ -74,9 +74,13 @@ class Prompts:
 
     states: Tensor
     """Of every token of every image's text, behind the last norm, `(B, T, C)`."""
+    inner: Tensor
+    """The same in front of the last block, as they are, `(B, T, C)`."""
     pooled: Tensor
-    """Of every text as a whole, projected, `(B, P)`."""
+    """Of every text as a whole, projected and not normalised, `(B, P)`."""
     empty_states: Tensor
+    """Those of the empty text, `(1, T, C)`."""
+    empty_inner: Tensor
     """The same of the empty text, `(1, T, C)`."""
     empty_pooled: Tensor
     """The same of the empty text, `(1, P)`."""

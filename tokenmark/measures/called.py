@@ -146,7 +146,10 @@ class _Memory:
     def __init__(self, module: nn.Module, counter: _Counter) -> None:
         self._forward, self._counter = module.forward, counter
         self._known: dict[Any, tuple[int, Any]] = {}
-        self._changes = False
+        # where something else was put into a module's call, no argument tells what that does
+        self._changes = any(
+            "forward" in vars(part) or part._forward_hooks or part._forward_pre_hooks for part in module.modules()
+        )
         # what the module and its parts remember beside parameters and buffers
         self._held = [vars(part) for part in module.modules()]
         self._names = [[name for name in held if name not in COMMON] for held in self._held]
@@ -188,7 +191,8 @@ def called_macs(call: Callable[[], object], network: nn.Module) -> int:
     """
     counter = _Counter()
     with torch.no_grad(), counter:
-        for module in network.modules():
-            module.forward = _Memory(module, counter)
+        memories = [(module, _Memory(module, counter)) for module in network.modules()]
+        for module, memory in memories:
+            module.forward = memory
         call()
     return counter.macs

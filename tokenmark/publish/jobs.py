@@ -3,7 +3,16 @@
 from tokenmark import build, jobs, protocols, registry
 from tokenmark.contracts import ReducerMethod
 from tokenmark.spec import RunSpec
-from tokenmark.suites import ClassificationJob, GenerationJob, Job, ReconstructionJob, SamplingJob, StructureJob, Suite
+from tokenmark.suites import (
+    ClassificationJob,
+    GenerationJob,
+    Job,
+    ReconstructionJob,
+    Samples,
+    SamplingJob,
+    StructureJob,
+    Suite,
+)
 
 
 def gives(job: Job, loaded: Suite, spec: RunSpec) -> bool:
@@ -33,10 +42,9 @@ def _of_task(job: Job, spec: RunSpec) -> bool:
             lengths: list[int | None] = [*job.tokens] if job.tokens else [None]
             return job.variant == spec.variant and spec.tokens in lengths
         case GenerationJob():
-            return (job.variant, job.preset) == (spec.variant, spec.settings.get("preset"))
+            return _sampled(job, spec)
         case SamplingJob():
-            preset = spec.settings.get("preset")
-            return (job.variant, job.preset, job.precision) == (spec.variant, preset, spec.precision)
+            return job.precision == spec.precision and _sampled(job, spec)
         case ClassificationJob(model=str()):
             asked = spec.budget in job.budget if job.budget else not spec.budget
             return asked and (job.model, job.precision) == (spec.model, spec.precision) and _set(job, spec)
@@ -45,6 +53,19 @@ def _of_task(job: Job, spec: RunSpec) -> bool:
             return asked and _set(job, spec)
         case _:
             return (job.variant, job.precision) == (spec.variant, spec.precision)
+
+
+def _sampled(job: Samples, spec: RunSpec) -> bool:
+    """Whether the run samples by the job's preset, with its reducer if it has one."""
+    reducer = {} if job.reducer is None else {"reducer": job.reducer}
+    held = {name: value for name, value in spec.settings.items() if name in build.SAMPLER}
+    if (job.variant, {"preset": job.preset, **reducer}) != (spec.variant, held):
+        return False
+    given = {name: value for name, value in spec.settings.items() if name not in build.SAMPLER}
+    if job.reducer is None:
+        return not given
+    found = registry.in_sampler(job.reducer)
+    return bool(build.settings_of(found, given) == build.settings_of(found, job.reducer_settings))
 
 
 def _set(job: ClassificationJob | StructureJob, spec: RunSpec) -> bool:

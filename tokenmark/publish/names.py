@@ -44,6 +44,9 @@ def _preset(spec: RunSpec) -> None:
     found = registry.get_as(GeneratorMethod, spec.method)
     registry.variant_of(found, spec.variant or "")
     build.preset_of(found, str(spec.settings.get("preset")), spec.variant or "")
+    if "reducer" in spec.settings:
+        own = {name: value for name, value in spec.settings.items() if name not in build.SAMPLER}
+        build.settings_of(registry.in_sampler(str(spec.settings["reducer"])), own)
 
 
 def _reduced(spec: RunSpec) -> None:

@@ -37,7 +37,7 @@ STRUCTURE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """The same, of the task that counts what methods are made of."""
 OF_TASK: dict[str, dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "structure": STRUCTURE,
-    "generation": {**GIVES, "cost": (("steps", "macs"), ())},
+    "generation": {**GIVES, "cost": (("steps", "macs"), ("macs_ratio",))},
     "sampling": {
         "throughput": (
             ("images_per_second", "best_batch", "steps", "macs", "parameters"),

@@ -11,11 +11,13 @@ from tokenmark import networks, protocols, references
 from tokenmark.errors import DataError
 from tokenmark.extractors import Outputs
 from tokenmark.kept import Kept
+from tokenmark.measures import lpips
 from tokenmark.measures.accuracy import Accuracy
 from tokenmark.measures.base import Measure
 from tokenmark.measures.frechet import FrechetDistance
 from tokenmark.measures.inception_score import InceptionScoreMeasure
 from tokenmark.measures.neighbours import PrecisionRecallMeasure
+from tokenmark.measures.pixels import PixelMeasure
 from tokenmark.pictures import grid
 from tokenmark.records import Value
 from tokenmark.spec import RunSpec
@@ -51,6 +53,9 @@ class GenerationSession:
             "inception-score": lambda: InceptionScoreMeasure.under(self._protocol, spec.samples, spec.seed),
             "precision-recall": lambda: PrecisionRecallMeasure(self._reference.images(), device=self._device),
             "class-accuracy": lambda: Accuracy("class_accuracy"),
+            "psnr": lambda: PixelMeasure("psnr"),
+            "ssim": lambda: PixelMeasure("ssim"),
+            "lpips": lambda: PixelMeasure("lpips", lpips.load("alex", self._device, shelf=context.shelf)),
         }
         self.measures = {name: makers[name]() for name in spec.measures if name != COST}
 
@@ -70,6 +75,16 @@ class GenerationSession:
             seen = self._network(images)
             for name, measure in self.measures.items():
                 _update(name, measure, seen, labels)
+        self._compare(images, start, stop)
+
+    def _compare(self, images: Tensor, start: int, stop: int) -> None:
+        """With what the unreduced sampler makes of the same classes and the same noise."""
+        asked = [measure for measure in self.measures.values() if isinstance(measure, PixelMeasure)]
+        if asked:
+            control = self._sampler.images(start, stop, control=True)
+            with torch.inference_mode():
+                for measure in asked:
+                    measure.update(images, control)
 
     def finish(self, say: Callable[[str], None]) -> Outcome:
         """Values, and a picture of the first samples, a column per class where classes come in turn."""
@@ -94,8 +109,13 @@ class GenerationSession:
         """Steps of the sampler, and multiply-accumulates of one image with guidance and decoder."""
         spec, sampler = self._spec, self._sampler
         steps = sampler.generator.steps(sampler.preset.settings)
-        macs = macs_of(spec.method, spec.variant or "", sampler.preset)
-        return [Value(name="steps", value=float(steps), n=1), Value(name="macs", value=float(macs), n=1)]
+        variant = spec.variant or ""
+        macs = macs_of(spec.method, variant, sampler.preset, spec.settings)
+        values = [Value(name="steps", value=float(steps), n=1), Value(name="macs", value=float(macs), n=1)]
+        if sampler.reduced is not None:
+            whole = macs_of(spec.method, variant, sampler.preset)
+            values.append(Value(name="macs_ratio", value=macs / whole, n=1))
+        return values
 
     def _details(self) -> dict[str, JsonValue]:
         """What a reader must know of the samples."""
@@ -162,7 +182,10 @@ def _update(name: str, measure: Measure, seen: Outputs, labels: Tensor) -> None:
 GENERATION = Task(
     name="generation",
     title="Generation",
-    measures=("gfid", "sfid", "inception-score", "precision-recall", "class-accuracy", COST),
+    measures=(
+        *("gfid", "sfid", "inception-score", "precision-recall", "class-accuracy"),
+        *("psnr", "ssim", "lpips", COST),
+    ),
     usual=("gfid", "class-accuracy", COST),
     open=cast("Callable[[RunSpec, Context], GenerationSession]", GenerationSession),
     present=keep_more,

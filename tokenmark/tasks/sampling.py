@@ -1,7 +1,7 @@
 """Sampling: how fast a generator of official size makes images, with drawn weights and no data.
 
-Every timed call draws noise on the device, image by image, runs all steps of a preset and decodes. Speed does not depend on
-what the weights hold.
+Every timed call draws noise on the device, image by image, runs all steps of a preset and decodes. Speed does not
+depend on what the weights hold.
 """
 
 import copy
@@ -24,7 +24,7 @@ from tokenmark.tasks.asked import noise_of
 from tokenmark.tasks.base import Context, Outcome, Task
 from tokenmark.tasks.sampler import drawn_prompts, macs_of
 
-SAMPLE, COMPILED = "sample", "compiled"
+SAMPLE, UNREDUCED, COMPILED = "sample", "unreduced", "compiled"
 SEEDS = 2**20
 """So many different noises a timed call may be given."""
 TOLERANCE = Tolerance(5e-2, 2e-1)
@@ -43,6 +43,7 @@ class SamplingSession:
         torch.manual_seed(spec.seed)
         self._generator = build.drawn_generator(spec.method, spec.variant or "", context.device)
         self._preset = build.preset_of(method, str(spec.settings["preset"]), spec.variant or "")
+        self._reduced = build.in_sampler(self._generator, spec.settings)
         self._text = method.text
 
     def step(self, start: int, stop: int) -> None:
@@ -52,7 +53,9 @@ class SamplingSession:
         """Time every batch size that fits into memory, then count."""
         timing = Timing(**cast("dict[str, Any]", self._spec.timing))
         outcome = Outcome([], details={"weights": f"random, drawn from seed {self._spec.seed}"})
-        contenders = {SAMPLE: Contender(self._call(self._generator), self._fresh)}
+        contenders = {SAMPLE: Contender(self._call(self._reduced or self._generator), self._fresh)}
+        if self._reduced is not None:
+            contenders[UNREDUCED] = Contender(self._call(self._generator), self._fresh_unreduced)
         if timing.compiled:
             say("compiling")
             contenders |= self._compiled(outcome.warnings)
@@ -72,7 +75,7 @@ class SamplingSession:
         say("counting")
         counted = {
             "steps": self._generator.steps(self._preset.settings),
-            "macs": macs_of(self._spec.method, self._spec.variant or "", self._preset),
+            "macs": macs_of(self._spec.method, self._spec.variant or "", self._preset, self._spec.settings),
             "parameters": self._generator.parameters_total,
         }
         outcome.values += [Value(name=name, value=float(number), n=1) for name, number in counted.items()]
@@ -98,6 +101,10 @@ class SamplingSession:
         return cast("Generator", copy.deepcopy(network, {id(tensor): tensor for tensor in weights}))
 
     def _fresh(self, given: Tensor) -> Tensor:
+        anew = self._copied()
+        return self._call(build.in_sampler(anew, self._spec.settings) or anew)(given)
+
+    def _fresh_unreduced(self, given: Tensor) -> Tensor:
         return self._call(self._copied())(given)
 
     def _compiled(self, warnings: list[str]) -> dict[str, Contender]:
@@ -132,6 +139,9 @@ def _values(found: Sweep) -> list[Value]:
         Value(name="images_per_second", value=rate, n=n, interval=spread),
         Value(name="best_batch", value=float(timed.batch), n=len(found.points)),
     ]
+    if UNREDUCED in timed.seconds:
+        ratio, interval = timed.speedup(SAMPLE, UNREDUCED)
+        values.append(Value(name="speedup_unreduced", value=ratio, n=n, interval=interval))
     if COMPILED in timed.seconds:
         rate, spread = timed.images_per_second(COMPILED), timed.spread(COMPILED)
         ratio, interval = timed.speedup(COMPILED, SAMPLE)

@@ -122,7 +122,7 @@ def test_one_failure_does_not_hold_up_the_others(run, tmp_path):
 
 def test_a_suite_stands_for_all_that_its_jobs_read():
     folder = Path(__file__).parents[3] / "suites"
-    names = catalogue.expanded(["imagenet-generation", "titok/l32", "imagenet-throughput", "mini"], folder)
+    names = catalogue.expanded(["generation-256", "titok/l32", "imagenet-throughput", "mini"], folder)
     sizes = ("l32", "b64", "s128")
     assert names == ["inception", *(f"{part}/{size}" for size in sizes for part in ("titok-maskgit", "titok"))]
     names = catalogue.expanded(["reconstruction-256", "classification"], folder)

@@ -58,6 +58,13 @@ def test_a_cache_that_is_an_argument_counts_as_it_grows():
     assert called_macs(lambda: [network(x, cache) for _ in range(4)], network) == 7 * (1 + 2 + 3 + 4)
 
 
+def test_a_module_in_whose_call_something_was_put_is_called_each_time():
+    network, x = nn.Sequential(nn.Linear(3, 5, device="meta")), torch.empty(1, 3, device="meta")
+    shares = iter([1, 2])
+    network[0].register_forward_hook(lambda _module, _args, out: out.repeat(next(shares), 1) @ out.T)
+    assert called_macs(lambda: [network(x), network(x)], network) == 2 * 15 + 5 + 10
+
+
 def test_what_multiplies_unseen_is_refused():
     x = torch.empty(2, 2, device="meta")
     with pytest.raises(MethodError, match="einsum is not counted"):
