@@ -55,8 +55,7 @@ SIZES = """
 PRESETS = """
 ## Presets
 
-What a preset leaves out is the method's default, which `tokenmark list METHOD` shows. *Published run*: processes x
-batch, and the rule of its seeds, as far as the source says.
+*Published run*: processes x batch, and the rule of its seeds, as far as the source says.
 
 """
 REDUCERS = """
@@ -80,7 +79,7 @@ def page(root: Path) -> str:
         shown = [n for name, n in sizes[method.id].items() if method.variants[name].weights is None]
         link = f"[{method.title}]({method.paper.url}) `{method.id}`"
         millions = span([round(n / 1e6) for n in shown or sizes[method.id].values()])
-        cells = (str(len(sizes[method.id])), f"{millions} M", licence(method.variants.values()), parity(method, root))
+        cells = (str(len(sizes[method.id])), f"{millions} M", licence(method.variants.values()), _parity(method, root))
         lines.append(row((link, str(method.paper.year), method.idea, *cells)))
     text = HEAD + "\n".join(lines) + "\n" + SIZES
     text += "\n".join(
@@ -92,7 +91,13 @@ def page(root: Path) -> str:
     return text + "\n" + REDUCERS + "\n".join([*table(("reducer", "idea", "paper")), *_rows_of_reducers()]) + "\n"
 
 
+SYSTEMS = {"tokenbridge-ar": ("tokenbridge__reduced_generator", "tokenbridge__tokenbridge_")}
+"""Generators whose vectors have their tokenizer's name."""
 HEADS = ("preset", "for", "settings", "classes", "published run", "printed")
+
+
+def _parity(method: GeneratorMethod, root: Path) -> str:
+    return parity(root, *SYSTEMS.get(method.id, (f"{method.id}__",)))
 
 
 def _all() -> list[Any]:
@@ -123,23 +128,13 @@ def _rows_of_sizes(methods: list[GeneratorMethod], sizes: dict[str, dict[str, in
 
 def _rows_of_presets(method: GeneratorMethod) -> Iterator[str]:
     for name, preset in method.presets.items():
-        told = _settings(method, preset)
+        told = _settings(preset)
         yield row((f"`{name}`", ", ".join(preset.variants), told, preset.classes, _run(preset), preset.printed))
 
 
-def _settings(method: GeneratorMethod, preset: Preset) -> str:
-    """What differs from the method's defaults."""
-    usual = _usual(method.settings)
-    held = {field.name: getattr(preset.settings, field.name) for field in dataclasses.fields(preset.settings)}
-    return (
-        ", ".join(f"{key} {_brief(value)}" for key, value in held.items() if usual.get(key, value) != value)
-        or "defaults"
-    )
-
-
-def _usual(settings: Any) -> dict[str, Any]:
-    fields = dataclasses.fields(settings)
-    return {field.name: field.default for field in fields}
+def _settings(preset: Preset) -> str:
+    names = [field.name for field in dataclasses.fields(preset.settings)]
+    return ", ".join(f"{name} {_brief(getattr(preset.settings, name))}" for name in names)
 
 
 def _brief(value: Any) -> str:

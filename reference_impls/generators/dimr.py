@@ -14,7 +14,7 @@ from reference_impls.layers.dpm_solver import TRAINING_STEPS, stable_diffusion_s
 from reference_impls.layers.grid_vq import as_rows
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
+from reference_impls.layers.token_checks import pack_latents
 from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Dimr", "SamplerSettings", "build"]
@@ -114,15 +114,7 @@ def build(
     generator = Dimr(
         channels=channels, classes=num_classes - 1, stages=[StageSize(**config) for config in stage_configs]
     )
-    if tokenizer is not None:
-        info, count = tokenizer.info, generator.shape[1] * generator.shape[2]
-        if info.codebook_sizes or info.max_tokens != count or info.bits_per_token != LATENT_BITS * channels:
-            kind = f"{len(info.codebook_sizes)} codebooks" if info.codebook_sizes else "latents"
-            raise MethodError(
-                f"this generator writes {count} latents of {channels} channels ({LATENT_BITS} bits each), "
-                f"the tokenizer reads {info.max_tokens} tokens of {info.bits_per_token:g} bits ({kind})"
-            )
-        generator.bind(tokenizer)
+    generator.attach_latents(tokenizer, generator.shape[1] * generator.shape[2], channels)
     return generator
 
 

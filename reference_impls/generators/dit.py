@@ -25,7 +25,7 @@ class DiT(DiffusionTransformer):
         frame: As `DiffusionTransformer` takes it.
     """
 
-    def __init__(self, *, depth: int, num_heads: int, mlp_ratio: float, hidden_size: int, **frame: Any) -> None:
+    def __init__(self, *, depth: int, num_heads: int, hidden_size: int, mlp_ratio: float = 4.0, **frame: Any) -> None:
         super().__init__(hidden_size=hidden_size, **frame)
         self.blocks = nn.ModuleList(DiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
         self.finish(hidden_size)
@@ -37,34 +37,12 @@ class DiT(DiffusionTransformer):
         return tokens
 
 
-def build(
-    tokenizer: Tokenizer | None,
-    *,
-    input_size: int,
-    patch_size: int = 2,
-    in_channels: int = 4,
-    hidden_size: int,
-    depth: int,
-    num_heads: int,
-    mlp_ratio: float = 4.0,
-    num_classes: int = 1000,
-    latent_scale: float = LATENT_SCALE,
-) -> DiT:
-    """A generator that writes for `tokenizer`; sizes are named as in the release.
+def build(tokenizer: Tokenizer | None, *, latent_scale: float = LATENT_SCALE, **sizes: Any) -> DiT:
+    """A generator that writes for `tokenizer`; `sizes` are `DiT`'s, named as in the release.
 
     Raises MethodError if the tokenizer does not read the latents that these sizes write.
     """
-    generator = DiT(
-        input_size=input_size,
-        patch_size=patch_size,
-        in_channels=in_channels,
-        hidden_size=hidden_size,
-        depth=depth,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        num_classes=num_classes,
-        latent_scale=latent_scale,
-    )
+    generator = DiT(latent_scale=latent_scale, **sizes)
     generator.attach(tokenizer)
     return generator
 

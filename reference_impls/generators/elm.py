@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from reference_impls.layers.elm_gpt import ElmAr, ElmMlm, ElmNetwork, ElmSettings
-from reference_impls.layers.tokenizer_fit import check_reads
 from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "ElmSettings", "build", "release_arguments"]
@@ -18,9 +17,7 @@ def build(tokenizer: Tokenizer | None, *, kind: Literal["ar", "mlm"], **network:
     if kind not in ("ar", "mlm"):
         raise MethodError(f"kind must be ar or mlm, got '{kind}'")
     generator = ElmAr(**network) if kind == "ar" else ElmMlm(**network)
-    if tokenizer is not None:
-        check_reads(tokenizer, generator.length, generator.codebook_sizes)
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

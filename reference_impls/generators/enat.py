@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.enat_blocks import EnatNetwork, Stream
 from reference_impls.layers.noise import Noise, drawn_by_race, gumbel
 from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.token_checks import pack_codes
-from reference_impls.layers.tokenizer_fit import check_reads
 from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Tokenizer, Variant
 
 __all__ = ["METHOD", "Enat", "SamplerSettings", "build"]
@@ -52,21 +51,21 @@ class SamplerSettings:
         return counts
 
 
-class Enat(EnatNetwork, ClassGenerator):
+class Enat(EnatNetwork, CodeGenerator):
     """The network and its sampler; it is the network because the release stores its keys without a prefix."""
 
     def __init__(self, *, classes: int, **network: Any) -> None:
         super().__init__(classes=classes, **network)
         self.classes = classes
 
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.positions, (self.codes,)
+
     def steps(self, settings: SamplerSettings) -> int:
         """How often the network is called for a batch."""
         return settings.steps
-
-    def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` for `labels` `(B,)`."""
-        tokenizer = self.tokenizer
-        return tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codes))
 
     @torch.no_grad()
     def generate(
@@ -146,9 +145,7 @@ def build(
         decoder_blocks=decoder_blocks,
         mlp_ratio=mlp_ratio,
     )
-    if tokenizer is not None:
-        check_reads(tokenizer, input_size**2, (codebook_size,))
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

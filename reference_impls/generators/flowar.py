@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.generators.mar import check_tokenizer
 from reference_impls.layers.class_generator import ClassGenerator, Watch
 from reference_impls.layers.flow import classifier_free, euler, uniform_times
 from reference_impls.layers.flowar_network import FlowarNetwork, shown_to_next
@@ -177,9 +176,7 @@ def build(tokenizer: Tokenizer | None, **network: Any) -> Flowar:
     Raises MethodError if the tokenizer does not read the latents that these sizes write.
     """
     generator = Flowar(**network)
-    if tokenizer is not None:
-        check_tokenizer(tokenizer, generator.scales[-1] ** 2, generator.channels)
-        generator.bind(tokenizer)
+    generator.attach_latents(tokenizer, generator.scales[-1] ** 2, generator.channels)
     return generator
 
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_impls.generators.mar import check_tokenizer
 from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.flow import classifier_free, euler
 from reference_impls.layers.flowtok_losses import FlowLosses, TrainRules, contrast, divergence, unpaired
@@ -196,11 +195,9 @@ def build(
         sigma_min=sigma_min,
         latent_scale=latent_scale,
     )
-    if tokenizer is not None:
-        check_tokenizer(tokenizer, length, channels)
-        if tokenizer.info.text not in (None, (length, text_channels)):
-            raise MethodError(f"this generator is told texts of {(length, text_channels)}, got {tokenizer.info.text}")
-        generator.bind(tokenizer)
+    if tokenizer is not None and tokenizer.info.text not in (None, (length, text_channels)):
+        raise MethodError(f"this generator is told texts of {(length, text_channels)}, got {tokenizer.info.text}")
+    generator.attach_latents(tokenizer, length, channels)
     return generator
 
 

@@ -6,24 +6,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.halton_sampling import HaltonSettings, sampled_codes
 from reference_impls.layers.halton_transformer import HaltonTransformer
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.token_checks import pack_codes
-from reference_impls.layers.tokenizer_fit import check_reads
 from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "HaltonMaskGit", "build", "release_arguments"]
 
 
-class HaltonMaskGit(HaltonTransformer, ClassGenerator):
+class HaltonMaskGit(HaltonTransformer, CodeGenerator):
     """The generator: it is the transformer, because the release stores its keys without a prefix."""
 
     def __init__(self, *, input_size: int, codebook_size: int, nclass: int, **sizes: Any) -> None:
         super().__init__(input_size=input_size, codebook_size=codebook_size, nclass=nclass, **sizes)
         self.input_size, self.codebook_size, self.classes = input_size, codebook_size, nclass
+
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.input_size**2, (self.codebook_size,)
 
     def steps(self, settings: HaltonSettings) -> int:
         """How often the network is called for a batch."""
@@ -54,11 +58,9 @@ class HaltonMaskGit(HaltonTransformer, ClassGenerator):
             each=each,
         )
 
-    def draw(self, labels: Tensor, noise: Noise, settings: HaltonSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1]; what is still masked becomes the last code, as in the release."""
-        tokenizer = self.tokenizer
-        codes = self.generate(labels, settings, noise, watch).clamp(max=self.codebook_size - 1)
-        return tokenizer.decode(pack_codes(codes, self.codebook_size))
+    def readable(self, codes: Tensor) -> Tensor:
+        """What is still masked becomes the last code, as in the release."""
+        return codes.clamp(max=self.codebook_size - 1)
 
 
 def build(tokenizer: Tokenizer | None, **sizes: Any) -> HaltonMaskGit:
@@ -67,9 +69,7 @@ def build(tokenizer: Tokenizer | None, **sizes: Any) -> HaltonMaskGit:
     Raises MethodError if the tokenizer does not read the codes that these sizes write.
     """
     generator = HaltonMaskGit(**sizes)
-    if tokenizer is not None:
-        check_reads(tokenizer, generator.input_size**2, (generator.codebook_size,))
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

@@ -13,16 +13,15 @@ from reference_impls.layers.grid_denoiser import GridDenoiser, denoise_grid
 from reference_impls.layers.himar_backbone import HimarBackbone
 from reference_impls.layers.mar_sampling import (
     CfgSchedule,
+    MarSettings,
     check_settings,
     cosine_diffusion,
-    denoise_tokens,
     drawn_orders,
     iterations,
-    picked,
     placed,
-    step_noises,
     visible_of,
     with_dropped,
+    write_latents,
 )
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.token_checks import pack_latents
@@ -63,6 +62,16 @@ class SamplerSettings:
         cosine_diffusion(self.diffusion_steps)
         cosine_diffusion(self.grid_steps)
 
+    def of_small(self, steps: int) -> MarSettings:
+        """Those of the small tokens, which are written as MAR's."""
+        return MarSettings(
+            steps=steps,
+            cfg_scale=self.small_cfg_scale,
+            cfg_schedule=self.cfg_schedule,
+            temperature=self.temperature,
+            diffusion_steps=self.diffusion_steps,
+        )
+
 
 class Himar(HimarBackbone, ClassGenerator):
     """Masked autoregression from small to large (arXiv 2505.20288); keys are the release's, but for the renames.
@@ -101,9 +110,8 @@ class Himar(HimarBackbone, ClassGenerator):
 
     def steps(self, settings: SamplerSettings) -> int:
         """Calls of the backbone in both stages; in each a head is called for all its diffusion steps."""
-        schedule = settings.cfg_schedule
-        small = iterations(self.small, self.small_steps, settings.small_cfg_scale, schedule)
-        return len(small) + len(iterations(self.length, settings.steps, settings.cfg_scale, schedule))
+        small = settings.of_small(self.small_steps).iterations(self.small)
+        return len(small) + len(iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule))
 
     def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
@@ -133,29 +141,23 @@ class Himar(HimarBackbone, ClassGenerator):
         self, conditions: Tensor, settings: SamplerSettings, noise: Noise, watch: Watch, entering: Entering
     ) -> tuple[Tensor, Tensor]:
         """The small tokens `(B, S, C)` as MAR writes them, and of each the feature that it was drawn from."""
-        size, guided = (self.small, self.head.channels), settings.small_cfg_scale != 1.0
-        orders = drawn_orders(noise, "small_order", self.small)
-        starts = noise.normal("small_start", 0, *size)
-        changes = noise.normal("small_steps", 0, settings.diffusion_steps, *size)
-        conditions, copies = with_dropped(conditions, self.fake_latent, guided=guided), 2 if guided else 1
-        diffusion = cosine_diffusion(settings.diffusion_steps)
-        tokens = torch.zeros_like(starts, dtype=self.fake_latent.dtype)
-        states = tokens.new_zeros(len(tokens), self.small, self.decoder_norm.weight.shape[0])
-        for now in iterations(self.small, self.small_steps, settings.small_cfg_scale, settings.cfg_schedule):
-            entering("small", now.masked)
-            visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
-            features = self.small_features(tokens.repeat(copies, 1, 1), visible.repeat(copies, 1), conditions)
-            features = picked(features, places.repeat(copies, 1))
-            new = denoise_tokens(
-                self.head,
-                diffusion,
-                features,
-                picked(starts, places).to(tokens.dtype),
-                step_noises(changes, places, settings.temperature),
-                now.scale,
-            )
-            tokens = placed(tokens, places, watch.see(new))
-            states = placed(states, places, features[: len(tokens)])
+        chosen = settings.of_small(self.small_steps)
+        both = with_dropped(conditions, self.fake_latent, guided=chosen.guided)
+        states = conditions.new_zeros(len(conditions), self.small, self.decoder_norm.weight.shape[0])
+
+        def look(tokens: Tensor, visible: Tensor) -> Tensor:
+            return self.small_features(tokens, visible, both)
+
+        def drawing(features: Tensor, places: Tensor) -> None:
+            nonlocal states
+            states = placed(states, places, features[: len(states)])
+
+        def started(visible: Tensor, _scale: float) -> None:
+            entering("small", self.small - visible.shape[1])
+
+        tokens = write_latents(
+            self.head, look, self.small, chosen, noise, watch, started, stage="small_", drawing=drawing
+        )
         return tokens, states
 
     def _write_large(
@@ -224,8 +226,6 @@ def build(
     grid = img_size // vae_stride
     if not 1 <= cond_scale <= grid:
         raise MethodError(f"cond_scale must be 1 to {grid}, got {cond_scale}")
-    if tokenizer is not None:
-        mar.check_tokenizer(tokenizer, grid**2, vae_embed_dim)
     generator = Himar(
         grid=grid,
         cond_scale=cond_scale,
@@ -242,8 +242,7 @@ def build(
         decoder_depth=decoder_depth,
         decoder_heads=decoder_num_heads,
     )
-    if tokenizer is not None:
-        generator.bind(tokenizer)
+    generator.attach_latents(tokenizer, grid**2, vae_embed_dim)
     return generator
 
 

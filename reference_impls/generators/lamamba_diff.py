@@ -6,8 +6,7 @@ from typing import Any, cast
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from reference_impls.layers.diffusion_transformer import LabelEmbedder
-from reference_impls.layers.dit_blocks import TimestepEmbedder, grid_sincos, modulation
+from reference_impls.layers.dit_blocks import LabelEmbedder, TimestepEmbedder, grid_sincos, modulation
 from reference_impls.layers.lamamba_blocks import PatchExpanding, Stage, StageSize, modulated
 from reference_impls.layers.latent_diffusion import DiffusionSettings, LatentDiffusion
 from reference_impls.layers.swin import PatchMerging

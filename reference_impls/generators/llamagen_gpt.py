@@ -13,8 +13,6 @@ from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.code_choice import drawn_code
 from reference_impls.layers.llama_gpt import GridGpt
 from reference_impls.layers.noise import Noise
-from reference_impls.layers.token_checks import pack_codes
-from reference_impls.layers.tokenizer_fit import check_reads
 from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "LlamaGenGpt", "LlamaGenSettings", "build", "release_arguments"]
@@ -80,6 +78,11 @@ class LlamaGenGpt(GridGpt):
         self.tok_embeddings = nn.Embedding(vocab_size, dim)
         self.output = nn.Linear(dim, vocab_size, bias=False)
 
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.length, (self.vocab_size,)
+
     def embedded(self, codes: Tensor) -> Tensor:
         """Codes `(B, n)` as rows `(B, n, D)`."""
         rows: Tensor = self.tok_embeddings(codes)
@@ -106,8 +109,7 @@ class LlamaGenGpt(GridGpt):
 
     def draw(self, labels: Tensor, noise: Noise, settings: LlamaGenSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        tokenizer = self.tokenizer
-        images = tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.vocab_size))
+        images = super().draw(labels, noise, settings, watch)
         if settings.image_size in (0, images.shape[-1]) or not len(images):
             return images
         size = (settings.image_size, settings.image_size)
@@ -120,9 +122,7 @@ def build(tokenizer: Tokenizer | None, *, vocab_size: int, block_size: int, **ne
     Raises MethodError if the tokenizer does not read the codes that these sizes write.
     """
     generator = LlamaGenGpt(vocab_size=vocab_size, block_size=block_size, **network)
-    if tokenizer is not None:
-        check_reads(tokenizer, block_size, (vocab_size,))
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

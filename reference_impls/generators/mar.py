@@ -1,7 +1,6 @@
 """MAR: latents without codes, written in random order by a masked transformer with a diffusion head."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,49 +10,14 @@ from reference_impls.layers.class_generator import ClassGenerator, Watch
 from reference_impls.layers.denoising_mlp import DenoisingMLP
 from reference_impls.layers.grid_vq import as_rows
 from reference_impls.layers.mar_backbone import MarBackbone
-from reference_impls.layers.mar_sampling import (
-    CfgSchedule,
-    check_settings,
-    cosine_diffusion,
-    denoise_tokens,
-    drawn_orders,
-    iterations,
-    picked,
-    placed,
-    step_noises,
-    visible_of,
-    with_dropped,
-)
+from reference_impls.layers.mar_sampling import Entering, with_dropped, write_latents
+from reference_impls.layers.mar_sampling import MarSettings as SamplerSettings
 from reference_impls.layers.noise import Noise
-from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
+from reference_impls.layers.token_checks import pack_latents
 from reference_impls.tokenizers.mar_vae import LATENT_SCALE
 from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Tokenizer, Variant
 
-__all__ = ["METHOD", "Mar", "SamplerSettings", "build", "check_tokenizer", "patchify", "unpatchify"]
-
-Entering = Callable[[Tensor, float], None]
-"""Sees what an iteration starts from: the places that are written, `(B, n)`, and its guidance."""
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerSettings:
-    """What a sampling run may choose (`sample_tokens`, models/mar.py of LTH14/mar)."""
-
-    steps: int = 256
-    """Passes of the backbone; with as many as tokens, each writes one."""
-    cfg_scale: float = 2.9
-    """Guidance of the head; 1 is none, and then there is no pass without a class."""
-    cfg_schedule: CfgSchedule = "linear"
-    temperature: float = 1.0
-    """What the noise of every diffusion step is multiplied by."""
-    diffusion_steps: int = 100
-    """Steps of the head for every token, of the 1000 that it was trained in."""
-
-    def __post_init__(self) -> None:
-        check_settings(
-            steps=self.steps, temperature=self.temperature, cfg_schedule=self.cfg_schedule, scales=(self.cfg_scale,)
-        )
-        cosine_diffusion(self.diffusion_steps)
+__all__ = ["METHOD", "Mar", "SamplerSettings", "build", "patchify", "unpatchify"]
 
 
 class Mar(MarBackbone, ClassGenerator):
@@ -89,7 +53,7 @@ class Mar(MarBackbone, ClassGenerator):
 
     def steps(self, settings: SamplerSettings) -> int:
         """Calls of the backbone; the head is called for `diffusion_steps` in each, on the tokens that it writes."""
-        return len(iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule))
+        return len(settings.iterations(self.length))
 
     def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
         """Images `(B, 3, S, S)` in [0, 1] from given noise."""
@@ -110,32 +74,13 @@ class Mar(MarBackbone, ClassGenerator):
         watch: Watch,
         entering: Entering | None = None,
     ) -> Tensor:
-        """Tokens `(B, N, C)` for what the buffer begins with, `(B, W)`.
+        """Tokens `(B, N, C)` for what the buffer begins with, `(B, W)`."""
+        both = with_dropped(conditions, self.fake_latent, guided=settings.guided)
 
-        Noise is drawn per place and not per iteration, so that it is three draws for an image.
-        """
-        size, guided = (self.length, self.head.channels), settings.cfg_scale != 1.0
-        orders = drawn_orders(noise, "order", self.length)
-        starts = noise.normal("start", 0, *size)
-        changes = noise.normal("steps", 0, settings.diffusion_steps, *size)
-        conditions = with_dropped(conditions, self.fake_latent, guided=guided)
-        diffusion, copies = cosine_diffusion(settings.diffusion_steps), 2 if guided else 1
-        tokens = torch.zeros_like(starts, dtype=self.fake_latent.dtype)
-        for now in iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule):
-            visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
-            if entering is not None:
-                entering(visible, now.scale)
-            features = self.features(tokens.repeat(copies, 1, 1), visible.repeat(copies, 1), conditions)
-            new = denoise_tokens(
-                self.head,
-                diffusion,
-                picked(features, places.repeat(copies, 1)),
-                picked(starts, places).to(tokens.dtype),
-                step_noises(changes, places, settings.temperature),
-                now.scale,
-            )
-            tokens = placed(tokens, places, watch.see(new))
-        return tokens
+        def look(tokens: Tensor, visible: Tensor) -> Tensor:
+            return self.features(tokens, visible, both)
+
+        return write_latents(self.head, look, self.length, settings, noise, watch, entering)
 
 
 def patchify(latents: Tensor, patch_size: int) -> Tensor:
@@ -150,17 +95,6 @@ def unpatchify(tokens: Tensor, patch_size: int, grid: int) -> Tensor:
     channels = tokens.shape[2] // patch_size**2
     patches = tokens.reshape(len(tokens), grid, grid, channels, patch_size, patch_size)
     return patches.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def check_tokenizer(tokenizer: Tokenizer, latents: int, channels: int) -> None:
-    """Raise MethodError unless `tokenizer` decodes so many latents of so many channels, and draws nothing for it."""
-    info = tokenizer.info
-    fits = not info.codebook_sizes and info.max_tokens == latents and info.bits_per_token == LATENT_BITS * channels
-    if not fits or info.draws_to_decode:
-        raise MethodError(
-            f"this generator writes {latents} continuous latents of {channels} channels, the tokenizer reads "
-            f"{info.max_tokens} tokens of {info.bits_per_token:g} bits in codebooks {info.codebook_sizes}"
-        )
 
 
 def build(
@@ -189,8 +123,6 @@ def build(
     side = img_size // vae_stride
     if side % patch_size:
         raise MethodError(f"patch_size must divide the {side} latents of a side, got {patch_size}")
-    if tokenizer is not None:
-        check_tokenizer(tokenizer, side**2, vae_embed_dim)
     generator = Mar(
         grid=side // patch_size,
         patch_size=patch_size,
@@ -207,8 +139,7 @@ def build(
         decoder_depth=decoder_depth,
         decoder_heads=decoder_num_heads,
     )
-    if tokenizer is not None:
-        generator.bind(tokenizer)
+    generator.attach_latents(tokenizer, side**2, vae_embed_dim)
     return generator
 
 

@@ -6,18 +6,27 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from reference_impls.generators.mar import check_tokenizer
 from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.denoising_mlp import TRAINING_STEPS
-from reference_impls.layers.mar_sampling import iterations
+from reference_impls.layers.mar_sampling import MarSettings, iterations
 from reference_impls.layers.maskgen import LAYOUT, MaskGenKL, MaskGenVQ, Text
-from reference_impls.layers.maskgen_sampling import KlSettings, VqSettings, sampled_codes, sampled_latents
+from reference_impls.layers.maskgen_sampling import VqSettings, sampled_codes, sampled_latents
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.text_generator import TextGenerator
 from reference_impls.layers.token_checks import pack_codes, pack_latents
-from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Prompts, Release, Tokenizer, Variant
+from tokenmark.contracts import (
+    GeneratorMethod,
+    MethodError,
+    Paper,
+    Preset,
+    Prompts,
+    Release,
+    Tokenizer,
+    Tokens,
+    Variant,
+)
 
 __all__ = ["METHOD", "MaskGenCodes", "MaskGenLatents", "MaskGenSettings", "build", "release_arguments", "texts_of"]
 
@@ -61,11 +70,11 @@ class MaskGenSettings:
             prob_sorting=self.prob_sorting,
         )
 
-    def of_latents(self) -> KlSettings:
+    def of_latents(self) -> MarSettings:
         """Those of the sampler of latents; MethodError for a schedule that it does not have."""
         if self.cfg_schedule == "cosine":
             raise MethodError("cfg_schedule of latents must be linear or constant, got 'cosine'")
-        return KlSettings(
+        return MarSettings(
             steps=self.steps,
             cfg_scale=self.cfg_scale,
             cfg_schedule=self.cfg_schedule,
@@ -88,52 +97,53 @@ def texts_of(prompts: Prompts, score: float, like: Tensor) -> tuple[Text, Text]:
     )
 
 
-class MaskGenCodes(MaskGenVQ, TextGenerator):
-    """MaskGen-VQ and its sampler.
+class ToldTexts(TextGenerator):
+    """What both forms have around the network, which stands behind this among the bases.
 
     Args:
         text_tokens: Tokens of a text, T.
         text_channels: Of the text's states and of its pooled embedding, E.
-        sizes: Other arguments of `MaskGenVQ`.
+        sizes: Other arguments of the network.
     """
+
+    pos_embed: nn.Parameter
 
     def __init__(self, *, text_tokens: int, text_channels: int, **sizes: Any) -> None:
         super().__init__(text_channels=text_channels, **sizes)
         self.told = (text_tokens, text_channels, text_channels)
+
+    def written(self, text: Text, empty: Text, settings: MaskGenSettings, noise: Noise, watch: Watch) -> Tokens:
+        """Tokens for `text`, and for the empty one of a batch of 1, from given noise."""
+        raise NotImplementedError
+
+    def draw(self, prompts: Prompts, noise: Noise, settings: MaskGenSettings, watch: Watch) -> Tensor:
+        """Images `(B, 3, S, S)` in [0, 1] from given noise."""
+        text, empty = texts_of(prompts, settings.aesthetic_score, self.pos_embed)
+        return self.decoded(self.written(text, empty, settings, noise, watch), prompts.states)
+
+
+class MaskGenCodes(ToldTexts, MaskGenVQ):
+    """MaskGen-VQ and its sampler."""
 
     def steps(self, settings: MaskGenSettings) -> int:
         """Passes of the transformer."""
         return settings.steps
 
-    def draw(self, prompts: Prompts, noise: Noise, settings: MaskGenSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        text, empty = texts_of(prompts, settings.aesthetic_score, self.pos_embed)
-        codes = sampled_codes(self, text, empty, settings.of_codes(), noise, watch)
-        return self.decoded(pack_codes(codes, self.codebook_size), prompts.states)
+    def written(self, text: Text, empty: Text, settings: MaskGenSettings, noise: Noise, watch: Watch) -> Tokens:
+        """Codes `(B, N)`."""
+        return pack_codes(sampled_codes(self, text, empty, settings.of_codes(), noise, watch), self.codebook_size)
 
 
-class MaskGenLatents(MaskGenKL, TextGenerator):
-    """MaskGen-KL and its sampler.
-
-    Args:
-        text_tokens: Tokens of a text, T.
-        text_channels: Of the text's states and of its pooled embedding, E.
-        sizes: Other arguments of `MaskGenKL`.
-    """
-
-    def __init__(self, *, text_tokens: int, text_channels: int, **sizes: Any) -> None:
-        super().__init__(text_channels=text_channels, **sizes)
-        self.told = (text_tokens, text_channels, text_channels)
+class MaskGenLatents(ToldTexts, MaskGenKL):
+    """MaskGen-KL and its sampler."""
 
     def steps(self, settings: MaskGenSettings) -> int:
         """Passes of the transformer; the head's `diffusion_steps` in each of them are not counted."""
         return len(iterations(self.length, settings.steps, 1.0, "constant"))
 
-    def draw(self, prompts: Prompts, noise: Noise, settings: MaskGenSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        text, empty = texts_of(prompts, settings.aesthetic_score, self.pos_embed)
-        latents = sampled_latents(self, text, empty, settings.of_latents(), noise, watch)
-        return self.decoded(pack_latents(latents), prompts.states)
+    def written(self, text: Text, empty: Text, settings: MaskGenSettings, noise: Noise, watch: Watch) -> Tokens:
+        """Latents `(B, N, C)`."""
+        return pack_latents(sampled_latents(self, text, empty, settings.of_latents(), noise, watch))
 
 
 Sized: TypeAlias = MaskGenCodes | MaskGenLatents
@@ -172,34 +182,20 @@ def build(
         "text_tokens": text_tokens,
         "text_channels": text_embed_dim,
     }
-    _check(tokenizer, num_latent_tokens, codebook_size, token_size, (text_tokens, text_embed_dim))
-    generator: Sized
-    if codebook_size is not None:
-        generator = MaskGenCodes(codebook_size=codebook_size, condition_num_classes=condition_num_classes, **shared)
-    else:
-        generator = MaskGenLatents(
-            channels=token_size, diffloss_d=diffloss_d, diffloss_w=diffloss_w, latent_scale=scale_factor, **shared
-        )
-    if tokenizer is not None:
-        generator.bind(tokenizer)
-    return generator
-
-
-def _check(
-    tokenizer: Tokenizer | None, length: int, codebook_size: int | None, channels: int, text: tuple[int, int]
-) -> None:
-    if tokenizer is None:
-        return
-    info = tokenizer.info
-    if codebook_size is None:
-        check_tokenizer(tokenizer, length, channels)
-    elif info.codebook_sizes != (codebook_size,) or info.max_tokens != length:
+    told = (text_tokens, text_embed_dim)
+    if tokenizer is not None and tokenizer.info.text not in (None, told):
         raise MethodError(
-            f"this generator writes {length} tokens of {codebook_size} codes, the tokenizer reads "
-            f"{info.max_tokens} of {info.codebook_sizes}"
+            f"this generator is told texts of {told} tokens and channels, the tokenizer of {tokenizer.info.text}"
         )
-    if info.text not in (None, text):
-        raise MethodError(f"this generator is told texts of {text} tokens and channels, the tokenizer of {info.text}")
+    if codebook_size is not None:
+        codes = MaskGenCodes(codebook_size=codebook_size, condition_num_classes=condition_num_classes, **shared)
+        codes.attach_codes(tokenizer, num_latent_tokens, (codebook_size,))
+        return codes
+    latents = MaskGenLatents(
+        channels=token_size, diffloss_d=diffloss_d, diffloss_w=diffloss_w, latent_scale=scale_factor, **shared
+    )
+    latents.attach_latents(tokenizer, num_latent_tokens, token_size)
+    return latents
 
 
 def release_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.noise import Noise, drawn_by_race
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.rar_transformer import RarTransformer
-from reference_impls.layers.token_checks import pack_codes
-from reference_impls.layers.tokenizer_fit import check_reads
 from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
 __all__ = ["METHOD", "Rar", "RarSettings", "build", "release_arguments"]
@@ -51,17 +50,17 @@ class RarSettings:
         return 1.0 + (self.cfg_scale - 1.0) * (1.0 - math.cos(math.pi * done)) / 2.0
 
 
-class Rar(RarTransformer, ClassGenerator):
+class Rar(RarTransformer, CodeGenerator):
     """The sampler around the transformer, which it is: the release stores its keys without a prefix."""
+
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.image_seq_len, (self.codebook_size,)
 
     def steps(self, settings: RarSettings) -> int:  # noqa: ARG002  whatever is asked for, a code is written at a time
         """How often the network is called for a batch: once for every code."""
         return self.image_seq_len
-
-    def draw(self, labels: Tensor, noise: Noise, settings: RarSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1]."""
-        tokenizer = self.tokenizer
-        return tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codebook_size))
 
     @torch.no_grad()
     def generate(self, labels: Tensor, settings: RarSettings, noise: Noise, watch: Watch) -> Tensor:
@@ -112,9 +111,7 @@ def build(
         num_attention_heads=num_attention_heads,
         intermediate_size=intermediate_size,
     )
-    if tokenizer is not None:
-        check_reads(tokenizer, image_seq_len, (codebook_size,))
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

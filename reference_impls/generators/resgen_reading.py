@@ -30,7 +30,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from reference_impls.generators.mar import check_tokenizer
 from reference_impls.generators.var import likeliest
 from reference_impls.layers.class_generator import ClassGenerator, Watch
 from reference_impls.layers.depth_masks import (
@@ -249,9 +248,7 @@ def build(tokenizer: Tokenizer | None, **sizes: int | float) -> ResgenReading:
     if sizes["width"] % sizes["heads"]:
         raise MethodError(f"width must be a multiple of heads, got {sizes['width']} and {sizes['heads']}")
     generator = ResgenReading(**sizes)  # type: ignore[arg-type]
-    if tokenizer is not None:
-        check_tokenizer(tokenizer, generator.length, generator.channels)
-        generator.bind(tokenizer)
+    generator.attach_latents(tokenizer, generator.length, generator.channels)
     return generator
 
 

@@ -35,12 +35,12 @@ class SparseDiT(DiffusionTransformer):
         self,
         *,
         num_heads: int,
-        mlp_ratio: float,
         hidden_size: int,
+        mlp_ratio: float = 4.0,
         num_poolingformer: int,
         num_dumbbell: int,
         num_normal_block: int,
-        semantic_size: int,
+        semantic_size: int = 8,
         dumbbell_group: Sequence[int],
         attn_relat_pos: Literal["relat"] | None = None,
         **frame: Any,
@@ -83,23 +83,16 @@ class SparseDiT(DiffusionTransformer):
 def build(
     tokenizer: Tokenizer | None,
     *,
-    input_size: int,
-    patch_size: int = 2,
-    in_channels: int = 4,
-    hidden_size: int,
     depth: int,
-    num_heads: int,
-    mlp_ratio: float = 4.0,
-    num_classes: int = 1000,
     num_poolingformer: int,
     num_dumbbell: int,
     num_normal_block: int,
-    semantic_size: int = 8,
     dumbbell_group: Sequence[int] = (1, 3, 1, 1),
     attn_relat_pos: Literal["relat"] | None = None,
     latent_scale: float = LATENT_SCALE,
+    **sizes: Any,
 ) -> SparseDiT:
-    """A generator that writes for `tokenizer`; sizes are named as in the release.
+    """A generator that writes for `tokenizer`; the other `sizes` are `SparseDiT`'s, all named as in the release.
 
     Raises MethodError if the tokenizer does not read the latents that these sizes write, or if blocks are not as many
     as `depth` says.
@@ -113,20 +106,13 @@ def build(
     if blocks != depth:
         raise MethodError(f"depth must be the number of blocks, {blocks}, got {depth}")
     generator = SparseDiT(
-        input_size=input_size,
-        patch_size=patch_size,
-        in_channels=in_channels,
-        hidden_size=hidden_size,
-        num_heads=num_heads,
-        mlp_ratio=mlp_ratio,
-        num_classes=num_classes,
         num_poolingformer=num_poolingformer,
         num_dumbbell=num_dumbbell,
         num_normal_block=num_normal_block,
-        semantic_size=semantic_size,
         dumbbell_group=dumbbell_group,
         attn_relat_pos=attn_relat_pos,
         latent_scale=latent_scale,
+        **sizes,
     )
     generator.attach(tokenizer)
     return generator

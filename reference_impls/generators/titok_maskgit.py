@@ -7,7 +7,6 @@ from torch import Tensor
 
 from reference_impls.layers.bert import ImageBertModel
 from reference_impls.layers.masked_sampling import MaskedSampling, SamplerSettings
-from reference_impls.layers.tokenizer_fit import check_reads
 from reference_impls.layers.uvit import UViT
 from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
 
@@ -98,9 +97,7 @@ def build(
         dropout=dropout,
         attn_drop=attn_drop,
     )
-    if tokenizer is not None:
-        check_reads(tokenizer, image_seq_len, (codebook_size,))
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

@@ -7,20 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.mar_sampling import (
     CfgSchedule,
     check_settings,
     drawn_orders,
     iterations,
     picked,
-    visible_of,
     with_dropped,
+    write_tokens,
 )
 from reference_impls.layers.noise import Noise, exponential
-from reference_impls.layers.token_checks import pack_codes
 from reference_impls.layers.tokenbridge_network import CHANNEL_ORDER, RENAMES, TokenBridgeNetwork
-from reference_impls.layers.tokenizer_fit import check_reads
 from tokenmark.contracts import GeneratorMethod, Layout, MethodError, Paper, Preset, Tokenizer, Variant
 
 __all__ = ["METHOD", "TokenBridgeAr", "TokenBridgeSettings", "build", "release_arguments"]
@@ -44,7 +43,7 @@ class TokenBridgeSettings:
         )
 
 
-class TokenBridgeAr(TokenBridgeNetwork, ClassGenerator):
+class TokenBridgeAr(TokenBridgeNetwork, CodeGenerator):
     """The sampler around the network, which it is: the release stores its keys without a prefix.
 
     Args:
@@ -57,18 +56,13 @@ class TokenBridgeAr(TokenBridgeNetwork, ClassGenerator):
         self.classes = classes
 
     @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """The levels, once for each channel."""
-        return (self.levels,) * len(CHANNEL_ORDER)
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and the levels, once for each channel."""
+        return self.length, (self.levels,) * len(CHANNEL_ORDER)
 
     def steps(self, settings: TokenBridgeSettings) -> int:
         """Calls of the backbone; after each the small head is called once per channel, on the tokens it writes."""
         return len(iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule))
-
-    def draw(self, labels: Tensor, noise: Noise, settings: TokenBridgeSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        tokenizer = self.tokenizer
-        return tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codebook_sizes))
 
     @torch.no_grad()
     def generate(self, labels: Tensor, settings: TokenBridgeSettings, noise: Noise, watch: Watch) -> Tensor:
@@ -81,24 +75,26 @@ class TokenBridgeAr(TokenBridgeNetwork, ClassGenerator):
         orders = drawn_orders(noise, "order", self.length)
         clocks = exponential(noise.uniform("tokens", 0, self.length, size)) if settings.temperature else None
         conditions = with_dropped(self.conditions(labels), self.fake_latent, guided=guided)
-        codes = torch.zeros(len(labels), self.length, len(CHANNEL_ORDER), dtype=torch.int64, device=labels.device)
-        copies = 2 if guided else 1
-        for now in iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule):
-            visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
-            latents = self.quantize.values(codes).to(self.fake_latent.dtype)
-            features = self.features(latents.repeat(copies, 1, 1), visible.repeat(copies, 1), conditions)
-            features = picked(features, places.repeat(copies, 1))
+
+        def look(codes: Tensor, visible: Tensor) -> Tensor:
+            return self.features(self.quantize.values(codes).to(self.fake_latent.dtype), visible, conditions)
+
+        def draw(features: Tensor, places: Tensor, scale: float) -> Tensor:
             if guided:
                 conditional, unconditional = features.chunk(2)
-                features = unconditional + now.scale * (conditional - unconditional)
+                features = unconditional + scale * (conditional - unconditional)
             new = self.channels.sample(
                 features.flatten(0, 1),
                 None if clocks is None else picked(clocks, places).reshape(-1, len(CHANNEL_ORDER), self.levels),
                 temperature=settings.temperature,
                 watch=watch,
-            ).unflatten(0, places.shape)
-            codes = codes.scatter(1, places.unsqueeze(-1).expand_as(new), new)
-        return codes
+            )
+            codes: Tensor = new.unflatten(0, places.shape)
+            return codes
+
+        blank = torch.zeros(len(labels), self.length, len(CHANNEL_ORDER), dtype=torch.int64, device=labels.device)
+        passes = iterations(self.length, settings.steps, settings.cfg_scale, settings.cfg_schedule)
+        return write_tokens(blank, orders, passes, look, draw, guided=guided)
 
 
 def build(
@@ -145,9 +141,7 @@ def build(
         levels=quant_levels,
         saved_tables=saved_tables,
     )
-    if tokenizer is not None:
-        check_reads(tokenizer, grid**2, generator.codebook_sizes)
-        generator.bind(tokenizer)
+    generator.attach(tokenizer)
     return generator
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.grid_vq import as_rows
 from reference_impls.layers.multiscale import MultiScaleVQ
 from reference_impls.layers.noise import Noise, drawn_by_race
 from reference_impls.layers.precision import at_least_float32, without_autocast
 from reference_impls.layers.rar_transformer import KeyValues
 from reference_impls.layers.swiglu_blocks import drawn
-from reference_impls.layers.token_checks import pack_codes
 from reference_impls.layers.var_transformer import PARTS, VarBlock, VarHeadNorm, scale_mask
 from reference_impls.tokenizers.var_vq import VarVQ
 from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
@@ -60,7 +60,7 @@ def likeliest(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
-class Var(ClassGenerator):
+class Var(CodeGenerator):
     """Next-scale prediction (arXiv 2404.02905, sections 3.1 and 3.3): every scale's codes from all coarser ones.
 
     It reads the sum of the scales so far, averaged down to the next one's size, and not its codes' own embeddings;
@@ -131,6 +131,11 @@ class Var(ClassGenerator):
         x = torch.cat([self._first(condition), self.word_embed(inputs.to(condition.dtype))], dim=1)
         return self._logits(x, condition, bias=self.attn_bias_for_masking.to(x.dtype))
 
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.pos_1LC.shape[1], (self.head.out_features,)
+
     def steps(self, settings: VarSettings) -> int:  # noqa: ARG002  the scales are the network's
         """Calls of the network for a batch: one for every scale."""
         return len(self.scales)
@@ -160,11 +165,6 @@ class Var(ClassGenerator):
                 pooled = functional.adaptive_avg_pool2d(total, self.scales[scale + 1])
                 x = self.word_embed(as_rows(pooled).to(condition.dtype)).repeat(2 if guided else 1, 1, 1)
         return torch.cat(codes, dim=1)
-
-    def draw(self, labels: Tensor, noise: Noise, settings: VarSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1]."""
-        codes = self.generate(labels, settings, noise, watch)
-        return self.tokenizer.decode(pack_codes(codes, self.head.out_features))
 
     def _first(self, condition: Tensor) -> Tensor:
         return condition.unsqueeze(1) + self.pos_start

@@ -13,7 +13,7 @@ from reference_impls.layers.flow import classifier_free
 from reference_impls.layers.grid_vq import as_grid, as_rows
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.rar_transformer import KeyValues
-from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
+from reference_impls.layers.token_checks import pack_latents
 from reference_impls.layers.xar_transformer import SIDE, XarNetwork, cell_order
 from reference_impls.tokenizers.mar_vae import LATENT_SCALE
 from tokenmark.contracts import GeneratorMethod, MethodError, Paper, Preset, Release, Tokenizer, Variant
@@ -153,18 +153,7 @@ def build(tokenizer: Tokenizer | None, **network: Any) -> Xar:
     if network["grid"] % SIDE:
         raise MethodError(f"the side of the grid must be a multiple of {SIDE}, got {network['grid']}")
     generator = Xar(**network)
-    if tokenizer is None:
-        return generator
-    info = tokenizer.info
-    # Latents are kept as float32, which tells their channels.
-    channels = round(info.bits_per_token / LATENT_BITS)
-    if info.codebook_sizes or (info.max_tokens, channels) != (generator.length, generator.channels):
-        reads = f"codes of {info.codebook_sizes}" if info.codebook_sizes else f"latents of {channels} channels"
-        raise MethodError(
-            f"this generator writes {generator.length} latents of {generator.channels} channels, the tokenizer reads "
-            f"{info.max_tokens} {reads}"
-        )
-    generator.bind(tokenizer)
+    generator.attach_latents(tokenizer, generator.length, generator.channels)
     return generator
 
 

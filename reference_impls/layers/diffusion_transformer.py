@@ -3,25 +3,11 @@
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
-from reference_impls.layers.dit_blocks import FinalLayer, TimestepEmbedder, grid_sincos, unpatchify
+from reference_impls.layers.dit_blocks import FinalLayer, LabelEmbedder, TimestepEmbedder, grid_sincos, unpatchify
 from reference_impls.layers.latent_diffusion import LatentDiffusion
 from tokenmark.contracts import MethodError
 
-__all__ = ["DiffusionTransformer", "LabelEmbedder"]
-
-
-class LabelEmbedder(nn.Module):
-    """A vector per class, and one more for the dropped class."""
-
-    def __init__(self, classes: int, width: int) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(classes + 1, width)
-        nn.init.normal_(self.embedding_table.weight, std=0.02)
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """`(B,)` to `(B, width)`."""
-        vectors: Tensor = self.embedding_table(labels)
-        return vectors
+__all__ = ["DiffusionTransformer"]
 
 
 class DiffusionTransformer(LatentDiffusion):
@@ -40,10 +26,10 @@ class DiffusionTransformer(LatentDiffusion):
         self,
         *,
         input_size: int,
-        patch_size: int,
-        in_channels: int,
+        patch_size: int = 2,
+        in_channels: int = 4,
         hidden_size: int,
-        num_classes: int,
+        num_classes: int = 1000,
         latent_scale: float,
     ) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from reference_impls.layers.precision import at_least_float32
 __all__ = [
     "DiTBlock",
     "FinalLayer",
+    "LabelEmbedder",
     "TimestepEmbedder",
     "grid_sincos",
     "modulate",
@@ -39,6 +40,20 @@ def timestep_features(
     frequencies = torch.exp(-math.log(max_period) * places / half) * factor
     angles = known[..., None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class LabelEmbedder(nn.Module):
+    """A vector per class, and one more for the dropped class."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(classes + 1, width)
+        nn.init.normal_(self.embedding_table.weight, std=0.02)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """`(B,)` to `(B, width)`."""
+        vectors: Tensor = self.embedding_table(labels)
+        return vectors
 
 
 class TimestepEmbedder(nn.Module):

@@ -15,7 +15,6 @@ from reference_impls.layers.llama_gpt import GridGpt
 from reference_impls.layers.noise import Noise, drawn_by_race, gumbel
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.remasking import least_sure
-from reference_impls.layers.token_checks import pack_codes
 from tokenmark.contracts import MethodError
 
 __all__ = ["ElmAr", "ElmMlm", "ElmNetwork", "ElmSettings"]
@@ -74,15 +73,14 @@ class ElmNetwork(GridGpt):
         """Codes of every part."""
         return (self.codebook_size,) * self.token_each
 
-    def generate(self, labels: Tensor, settings: ElmSettings, noise: Noise, watch: Watch) -> Tensor:
-        """Codes `(B, L, token_each)` for `labels` `(B,)`."""
-        raise NotImplementedError
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.length, self.codebook_sizes
 
-    def draw(self, labels: Tensor, noise: Noise, settings: ElmSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1] from given noise."""
-        tokenizer = self.tokenizer
-        codes = self.generate(labels, settings, noise, watch)
-        return tokenizer.decode(pack_codes(codes[..., 0] if self.token_each == 1 else codes, self.codebook_sizes))
+    def readable(self, codes: Tensor) -> Tensor:
+        """Codes `(B, L, token_each)`, without the last axis where a token has one part."""
+        return codes[..., 0] if self.token_each == 1 else codes
 
 
 class ElmAr(ElmNetwork):

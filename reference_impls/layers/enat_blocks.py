@@ -8,7 +8,7 @@ from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_impls.layers.dit_blocks import modulate, modulation
+from reference_impls.layers.dit_blocks import LabelEmbedder, modulate, modulation
 
 __all__ = ["EnatNetwork", "Stream"]
 
@@ -82,20 +82,6 @@ class TokenEmbedder(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """int64 `(B, L)` to `(B, L, D)`."""
         out: Tensor = self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings.weight)
-        return out
-
-
-class LabelEmbedder(nn.Module):
-    """A table of classes, the dropped one last."""
-
-    def __init__(self, classes: int, width: int) -> None:
-        super().__init__()
-        self.embedding_table = nn.Embedding(classes + 1, width)
-        nn.init.normal_(self.embedding_table.weight, std=0.02)
-
-    def forward(self, labels: Tensor) -> Tensor:
-        """int64 `(B,)` to `(B, D)`."""
-        out: Tensor = self.embedding_table(labels)
         return out
 
 

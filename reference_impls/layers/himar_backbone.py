@@ -5,7 +5,7 @@ from timm.layers.attention import Attention
 from timm.layers.mlp import Mlp
 from torch import Tensor, nn
 
-from reference_impls.layers.mar_backbone import EPS
+from reference_impls.layers.mar_backbone import EPS, table
 from reference_impls.layers.mar_sampling import picked
 
 __all__ = ["HimarBackbone"]
@@ -73,26 +73,26 @@ class HimarBackbone(nn.Module):
         self.small, self.length, self.buffer_size = small, length, buffer_size
         total = small + length
         self.class_emb = nn.Embedding(classes, encoder_dim)
-        self.fake_latent = _table(1, encoder_dim)
+        self.fake_latent = table(1, encoder_dim)
         # The release has these, and neither stage looks at them when it samples.
-        self.cond_tokens = _table(1, small, channels)
+        self.cond_tokens = table(1, small, channels)
         self.z_proj = nn.Linear(channels, encoder_dim)
         self.z_proj_ln = nn.LayerNorm(encoder_dim, eps=EPS)
         self.cond_proj = nn.Linear(channels, encoder_dim)
         self.cond_z_proj = nn.Linear(decoder_dim, encoder_dim)
-        self.encoder_pos_embed_learned = _table(1, 2 * (buffer_size + total), encoder_dim)
+        self.encoder_pos_embed_learned = table(1, 2 * (buffer_size + total), encoder_dim)
         self.encoder_blocks = nn.ModuleList(TaskBlock(encoder_dim, encoder_heads) for _ in range(encoder_depth))
         self.encoder_task_emb = nn.Embedding(2, encoder_dim)
         self.encoder_blocks_ada = nn.Sequential(nn.SiLU(), nn.Linear(encoder_dim, 4 * encoder_dim))
         self.encoder_norm = nn.LayerNorm(encoder_dim, eps=EPS)
         self.decoder_embed = nn.Linear(encoder_dim, decoder_dim)
-        self.mask_token = _table(1, 2 * total, decoder_dim)
-        self.decoder_pos_embed_learned = _table(1, 2 * (buffer_size + total), decoder_dim)
+        self.mask_token = table(1, 2 * total, decoder_dim)
+        self.decoder_pos_embed_learned = table(1, 2 * (buffer_size + total), decoder_dim)
         self.decoder_blocks = nn.ModuleList(TaskBlock(decoder_dim, decoder_heads) for _ in range(decoder_depth))
         self.decoder_task_emb = nn.Embedding(2, decoder_dim)
         self.decoder_blocks_ada = nn.Sequential(nn.SiLU(), nn.Linear(decoder_dim, 4 * decoder_dim))
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=EPS)
-        self.diffusion_pos_embed_learned = _table(1, total, decoder_dim)
+        self.diffusion_pos_embed_learned = table(1, total, decoder_dim)
 
     def small_features(self, tokens: Tensor, visible: Tensor, conditions: Tensor) -> Tensor:
         """Features `(B, S + N, D)` where of the small tokens `(B, S, C)` the `visible` `(B, n)` are known."""
@@ -133,10 +133,6 @@ class HimarBackbone(nn.Module):
             x = block(x, shared, task)
         out: Tensor = self.decoder_norm(x)[:, self.buffer_size :] + self.diffusion_pos_embed_learned
         return out
-
-
-def _table(*shape: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.normal_(torch.empty(shape), std=0.02))
 
 
 def _half(table: Tensor, task: int) -> Tensor:

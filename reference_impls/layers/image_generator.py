@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reference_impls.layers.tokenizer_fit import check_reads, check_reads_latents
 from tokenmark.contracts import MethodError, Tokenizer
 
 __all__ = ["ImageGenerator", "check_labels"]
@@ -20,7 +21,7 @@ def check_labels(labels: Tensor, generators: Sequence[torch.Generator]) -> None:
 
 
 class ImageGenerator(nn.Module):
-    """A network that writes for a tokenizer; a method calls `bind` once it is built."""
+    """A network that writes for a tokenizer; a method calls `bind` or `attach_...` once it is built."""
 
     _tokenizer: tuple[Tokenizer, ...] = ()
 
@@ -28,6 +29,21 @@ class ImageGenerator(nn.Module):
         """Join the network to the tokenizer that it writes for, which is neither moved nor saved with it."""
         # A tuple, because nn.Module would register a bare module and save its weights with the generator's.
         self._tokenizer = (tokenizer,)
+
+    def attach_codes(self, tokenizer: Tokenizer | None, count: int, codebook_sizes: Sequence[int]) -> None:
+        """`bind` to a tokenizer that reads `count` tokens of codebooks of these sizes; None leaves it without one.
+
+        Raises MethodError for a tokenizer that reads others.
+        """
+        if tokenizer is not None:
+            check_reads(tokenizer, count, codebook_sizes)
+            self.bind(tokenizer)
+
+    def attach_latents(self, tokenizer: Tokenizer | None, count: int, channels: int) -> None:
+        """The same for one that reads `count` latents of so many channels, and draws nothing to decode them."""
+        if tokenizer is not None:
+            check_reads_latents(tokenizer, count, channels)
+            self.bind(tokenizer)
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -14,7 +14,7 @@ from reference_impls.layers.diffusion import RespacedDiffusion, guide, linear_be
 from reference_impls.layers.grid_vq import as_rows
 from reference_impls.layers.noise import Noise
 from reference_impls.layers.precision import at_least_float32
-from reference_impls.layers.token_checks import LATENT_BITS, pack_latents
+from reference_impls.layers.token_checks import pack_latents
 from tokenmark.contracts import MethodError, Tokenizer
 
 __all__ = ["GUIDED_CHANNELS", "TRAINING_STEPS", "DiffusionSettings", "ImplicitDiffusion", "LatentDiffusion"]
@@ -110,17 +110,7 @@ class LatentDiffusion(ClassGenerator):
 
     def attach(self, tokenizer: Tokenizer | None) -> None:
         """Bind to `tokenizer`, which must read the latents that the network writes; None leaves it without one."""
-        if tokenizer is None:
-            return
-        info = tokenizer.info
-        fits = not info.codebook_sizes and info.max_tokens == self.side**2
-        if not fits or info.bits_per_token != LATENT_BITS * self.channels or info.draws_to_decode:
-            kind = f"{len(info.codebook_sizes)} codebooks" if info.codebook_sizes else "latents"
-            raise MethodError(
-                f"this generator writes {self.side**2} latents of {self.channels} channels ({LATENT_BITS} bits each), "
-                f"the tokenizer reads {info.max_tokens} tokens of {info.bits_per_token:g} bits ({kind})"
-            )
-        self.bind(tokenizer)
+        self.attach_latents(tokenizer, self.side**2, self.channels)
 
     def guided(self, x: Tensor, times: Tensor, labels: Tensor, scale: float) -> Tensor:
         """What `forward` gives for `labels`, its first channels guided (arXiv 2207.12598); one call for both halves."""

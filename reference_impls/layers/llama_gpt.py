@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.larp_priors import FeedForward
 from reference_impls.layers.precision import at_least_float32
 from tokenmark.contracts import MethodError
@@ -98,7 +99,7 @@ class GridBlock(nn.Module):
         return out
 
 
-class GridGpt(ClassGenerator):
+class GridGpt(CodeGenerator):
     """The class embedding, the blocks and the norm behind them; what reads and writes tokens a subclass adds.
 
     Args:

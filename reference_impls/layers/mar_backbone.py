@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-__all__ = ["MarBackbone"]
+__all__ = ["EPS", "MarBackbone", "table"]
 
 EPS = 1e-6
 
@@ -49,18 +49,18 @@ class MarBackbone(nn.Module):
         norm: Any = partial(nn.LayerNorm, eps=EPS)
         block = partial(Block, qkv_bias=True, norm_layer=norm)
         self.class_emb = nn.Embedding(classes, encoder_dim)
-        self.fake_latent = _table(1, encoder_dim)
+        self.fake_latent = table(1, encoder_dim)
         self.z_proj = nn.Linear(channels, encoder_dim)
         self.z_proj_ln = nn.LayerNorm(encoder_dim, eps=EPS)
-        self.encoder_pos_embed_learned = _table(1, buffer_size + length, encoder_dim)
+        self.encoder_pos_embed_learned = table(1, buffer_size + length, encoder_dim)
         self.encoder_blocks = nn.ModuleList(block(encoder_dim, encoder_heads) for _ in range(encoder_depth))
         self.encoder_norm = nn.LayerNorm(encoder_dim, eps=EPS)
         self.decoder_embed = nn.Linear(encoder_dim, decoder_dim)
-        self.mask_token = _table(1, 1, decoder_dim)
-        self.decoder_pos_embed_learned = _table(1, buffer_size + length, decoder_dim)
+        self.mask_token = table(1, 1, decoder_dim)
+        self.decoder_pos_embed_learned = table(1, buffer_size + length, decoder_dim)
         self.decoder_blocks = nn.ModuleList(block(decoder_dim, decoder_heads) for _ in range(decoder_depth))
         self.decoder_norm = nn.LayerNorm(decoder_dim, eps=EPS)
-        self.output_pos_embed = _table(1, length, decoder_dim)
+        self.output_pos_embed = table(1, length, decoder_dim)
 
     def conditions(self, labels: Tensor) -> Tensor:
         """Class embeddings `(B, W)` of `labels` `(B,)`; the class that is dropped has `fake_latent`."""
@@ -98,7 +98,8 @@ class MarBackbone(nn.Module):
         return self.decode_all(self.encode_visible(latents, visible, conditions), visible)
 
 
-def _table(*shape: int) -> nn.Parameter:
+def table(*shape: int) -> nn.Parameter:
+    """A learned table, its values drawn with standard deviation 0.02."""
     return nn.Parameter(nn.init.normal_(torch.empty(shape), std=0.02))
 
 

@@ -1,13 +1,15 @@
 """What MAR's samplers share: how many tokens an iteration writes, how strongly it is guided, and how it draws them."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
+from reference_impls.layers.class_generator import Watch
 from reference_impls.layers.denoising_mlp import TRAINING_STEPS, DenoisingMLP, cosine_betas
 from reference_impls.layers.diffusion import RespacedDiffusion, guide, respaced_steps
 from reference_impls.layers.noise import Noise
@@ -15,7 +17,9 @@ from tokenmark.contracts import MethodError
 
 __all__ = [
     "CfgSchedule",
+    "Entering",
     "Iteration",
+    "MarSettings",
     "check_settings",
     "cosine_diffusion",
     "denoise_tokens",
@@ -26,10 +30,15 @@ __all__ = [
     "step_noises",
     "visible_of",
     "with_dropped",
+    "write_latents",
+    "write_tokens",
 ]
 
 CfgSchedule: TypeAlias = Literal["linear", "constant"]
 """Whether guidance grows with the share of tokens that are written."""
+
+Entering: TypeAlias = Callable[[Tensor, float], None]
+"""Sees what an iteration starts from: the places that are written, `(B, n)`, and its guidance."""
 
 
 class Iteration(NamedTuple):
@@ -70,6 +79,36 @@ def check_settings(*, steps: int, temperature: float, cfg_schedule: str, scales:
     for scale in scales:
         if not 0.0 <= scale < math.inf:
             raise MethodError(f"guidance scales must be 0 or more, 1 being none, got {scale}")
+
+
+@dataclass(frozen=True, slots=True)
+class MarSettings:
+    """What a sampling run may choose (`sample_tokens`, models/mar.py of LTH14/mar)."""
+
+    steps: int = 256
+    """Passes of the backbone; with as many as tokens, each writes one."""
+    cfg_scale: float = 2.9
+    """Guidance of the head; 1 is none, and then there is no pass without a class."""
+    cfg_schedule: CfgSchedule = "linear"
+    temperature: float = 1.0
+    """What the noise of every diffusion step is multiplied by."""
+    diffusion_steps: int = 100
+    """Steps of the head for every token, of the 1000 that it was trained in."""
+
+    def __post_init__(self) -> None:
+        check_settings(
+            steps=self.steps, temperature=self.temperature, cfg_schedule=self.cfg_schedule, scales=(self.cfg_scale,)
+        )
+        cosine_diffusion(self.diffusion_steps)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the backbone is asked without a class, too."""
+        return self.cfg_scale != 1.0
+
+    def iterations(self, length: int) -> list[Iteration]:
+        """Those that write `length` tokens."""
+        return iterations(length, self.steps, self.cfg_scale, self.cfg_schedule)
 
 
 @cache
@@ -139,3 +178,71 @@ def step_noises(noise: Tensor, places: Tensor, temperature: float) -> Iterator[T
 def with_dropped(conditions: Tensor, dropped: Tensor, *, guided: bool) -> Tensor:
     """Conditions `(B, W)`, and behind them, if `guided`, as many times the dropped class's `(1, W)`."""
     return torch.cat([conditions, dropped.expand_as(conditions)]) if guided else conditions
+
+
+def write_tokens(
+    tokens: Tensor,
+    orders: Tensor,
+    passes: Iterable[Iteration],
+    look: Callable[[Tensor, Tensor], Tensor],
+    draw: Callable[[Tensor, Tensor, float], Tensor],
+    *,
+    guided: bool,
+    entering: Entering | None = None,
+) -> Tensor:
+    """Tokens `(B, N, C)` that are written iteration after iteration.
+
+    Args:
+        tokens: What stands where none is written yet.
+        orders: In which order they are written, int64 `(B, N)`, the last first.
+        passes: The iterations.
+        look: Features `(B, N, D)` of tokens, of which those at places `(B, n)` are written; with guidance of twice as
+            many, the second half without a class.
+        draw: New tokens `(B, n, C)` for features of them, likewise, their places, and the scale of guidance.
+        guided: Whether there is guidance.
+        entering: Sees what every iteration starts from.
+    """
+    copies = 2 if guided else 1
+    for now in passes:
+        visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
+        if entering is not None:
+            entering(visible, now.scale)
+        features = look(tokens.repeat(copies, 1, 1), visible.repeat(copies, 1))
+        tokens = placed(tokens, places, draw(picked(features, places.repeat(copies, 1)), places, now.scale))
+    return tokens
+
+
+def write_latents(
+    head: DenoisingMLP,
+    look: Callable[[Tensor, Tensor], Tensor],
+    length: int,
+    settings: MarSettings,
+    noise: Noise,
+    watch: Watch,
+    entering: Entering | None = None,
+    *,
+    stage: str = "",
+    drawing: Callable[[Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """`length` tokens `(B, N, C)` that `head` draws from what `look` gives, as `write_tokens` takes it.
+
+    Noise is drawn per place and not per iteration, so that it is three draws for an image: uniform "order" `(N,)`,
+    Gaussian "start" `(N, C)` and "steps" `(T, N, C)`, each called with `stage` in front. `drawing` sees the features
+    of every iteration's tokens, and their places.
+    """
+    size = (length, head.channels)
+    orders = drawn_orders(noise, f"{stage}order", length)
+    starts = noise.normal(f"{stage}start", 0, *size)
+    changes = noise.normal(f"{stage}steps", 0, settings.diffusion_steps, *size)
+    diffusion = cosine_diffusion(settings.diffusion_steps)
+    empty = torch.zeros_like(starts, dtype=head.cond_embed.weight.dtype)
+
+    def draw(features: Tensor, places: Tensor, scale: float) -> Tensor:
+        if drawing is not None:
+            drawing(features, places)
+        start = picked(starts, places).to(empty.dtype)
+        noises = step_noises(changes, places, settings.temperature)
+        return watch.see(denoise_tokens(head, diffusion, features, start, noises, scale))
+
+    passes = settings.iterations(length)
+    return write_tokens(empty, orders, passes, look, draw, guided=settings.guided, entering=entering)

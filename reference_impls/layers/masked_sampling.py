@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from reference_impls.layers.class_generator import ClassGenerator, Watch
+from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.code_generator import CodeGenerator
 from reference_impls.layers.noise import Noise, gumbel
 from reference_impls.layers.precision import at_least_float32
 from reference_impls.layers.remasking import least_sure, mask_ratio
-from reference_impls.layers.token_checks import pack_codes
 from tokenmark.contracts import MethodError
 
 __all__ = ["MaskedSampling", "SamplerSettings", "mask_ratio"]
@@ -63,7 +63,7 @@ class SamplerSettings:
         return (self.cfg_scale - 1.0) * (1.0 - math.cos(math.pi * ratio**POWER)) / 2.0
 
 
-class MaskedSampling(ClassGenerator):
+class MaskedSampling(CodeGenerator):
     """MaskGIT's sampler and loss (arXiv 2202.04200, sections 3.2 and 3.3) over the network that a subclass is.
 
     Ids are: K codes, the mask token K, then class y as K + 1 + y, and last the dropped class.
@@ -86,14 +86,14 @@ class MaskedSampling(ClassGenerator):
         ids = torch.cat([(classes + self.codebook_size + 1)[:, None], codes], dim=1)
         return at_least_float32(self.network(ids)[:, 1:])
 
+    @property
+    def written(self) -> tuple[int, tuple[int, ...]]:
+        """Tokens of an image, and their codes."""
+        return self.image_seq_len, (self.codebook_size,)
+
     def steps(self, settings: SamplerSettings) -> int:
         """How often the network is called for a batch."""
         return settings.steps
-
-    def draw(self, labels: Tensor, noise: Noise, settings: SamplerSettings, watch: Watch) -> Tensor:
-        """Images `(B, 3, S, S)` in [0, 1] for `labels` `(B,)`."""
-        tokenizer = self.tokenizer
-        return tokenizer.decode(pack_codes(self.generate(labels, settings, noise, watch), self.codebook_size))
 
     @torch.no_grad()
     def generate(

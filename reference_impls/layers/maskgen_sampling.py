@@ -12,26 +12,14 @@ import torch
 from torch import Tensor
 
 from reference_impls.layers.class_generator import Watch
-from reference_impls.layers.mar_sampling import (
-    CfgSchedule,
-    check_settings,
-    cosine_diffusion,
-    denoise_tokens,
-    drawn_orders,
-    iterations,
-    picked,
-    step_noises,
-    visible_of,
-)
+from reference_impls.layers.mar_sampling import Entering, MarSettings, write_latents
 from reference_impls.layers.masked_sampling import mask_ratio
 from reference_impls.layers.maskgen import MaskGenKL, MaskGenVQ, Text, repeated_text
 from reference_impls.layers.noise import Noise, gumbel
 from reference_impls.layers.precision import at_least_float32
 from tokenmark.contracts import MethodError
 
-__all__ = ["KlSettings", "VqSettings", "sampled_codes", "sampled_latents"]
-
-Entering = Callable[[Tensor], None]
+__all__ = ["VqSettings", "sampled_codes", "sampled_latents"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,27 +57,6 @@ class VqSettings:
         return 1.0 + (self.cfg_scale - 1.0) * share
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KlSettings:
-    """What a sampling run of MaskGen-KL may choose."""
-
-    steps: int = 32
-    """Passes of the transformer."""
-    cfg_scale: float = 3.0
-    """Guidance of the head; 1 is none, and then there is no pass without the text."""
-    cfg_schedule: CfgSchedule = "linear"
-    temperature: float = 1.0
-    """What the noise of every diffusion step is multiplied by."""
-    diffusion_steps: int = 100
-    """Steps of the head for every token, of the 1000 that it was trained in."""
-
-    def __post_init__(self) -> None:
-        check_settings(
-            steps=self.steps, temperature=self.temperature, cfg_schedule=self.cfg_schedule, scales=(self.cfg_scale,)
-        )
-        cosine_diffusion(self.diffusion_steps)
-
-
 @torch.no_grad()
 def sampled_codes(
     module: MaskGenVQ,
@@ -98,7 +65,7 @@ def sampled_codes(
     settings: VqSettings,
     noise: Noise,
     watch: Watch,
-    entering: Entering | None = None,
+    entering: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Codes `(B, N)` for `text`, from given noise.
 
@@ -152,7 +119,7 @@ def sampled_latents(
     module: MaskGenKL,
     text: Text,
     empty: Text,
-    settings: KlSettings,
+    settings: MarSettings,
     noise: Noise,
     watch: Watch,
     entering: Entering | None = None,
@@ -164,30 +131,14 @@ def sampled_latents(
         text: What `B` images are to show.
         empty: The empty text, of a batch of 1.
         settings: What the run chose.
-        noise: Uniform "order" `(N,)`, Gaussian "start" `(N, C)` and "steps" `(T, N, C)`: by place, not by iteration.
+        noise: As `write_latents` asks for it.
         watch: Sees every iteration's latents.
-        entering: Sees the places `(B, n)` that are written before every iteration.
+        entering: Sees what every iteration starts from.
     """
-    size, guided = (module.length, module.head.channels), settings.cfg_scale != 1.0
-    orders = drawn_orders(noise, "order", module.length)
-    starts = noise.normal("start", 0, *size)
-    changes = noise.normal("steps", 0, settings.diffusion_steps, *size)
-    read = module.read(repeated_text(text, empty) if guided else text)
-    diffusion, copies = cosine_diffusion(settings.diffusion_steps), 2 if guided else 1
-    latents = torch.zeros_like(starts, dtype=module.mask_token.dtype)
-    for now in iterations(module.length, settings.steps, settings.cfg_scale, settings.cfg_schedule):
-        visible, places = visible_of(orders, now.masked), orders[:, now.left : now.masked]
-        if entering is not None:
-            entering(visible)
-        features = module.features(latents.repeat(copies, 1, 1), visible.repeat(copies, 1), read)
-        new = denoise_tokens(
-            module.head,
-            diffusion,
-            picked(features, places.repeat(copies, 1)),
-            picked(starts, places).to(latents.dtype),
-            step_noises(changes, places, settings.temperature),
-            now.scale,
-        )
-        written = watch.see(new).to(latents.dtype)
-        latents = latents.scatter(1, places.unsqueeze(-1).expand_as(written), written)
+    read = module.read(repeated_text(text, empty) if settings.guided else text)
+
+    def look(tokens: Tensor, visible: Tensor) -> Tensor:
+        return module.features(tokens, visible, read)
+
+    latents = write_latents(module.head, look, module.length, settings, noise, watch, entering)
     return latents / module.latent_scale

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from reference_impls.generators import maskgen
 from reference_impls.layers.class_generator import Watch
-from reference_impls.layers.mar_sampling import visible_of
+from reference_impls.layers.mar_sampling import MarSettings, visible_of
 from reference_impls.layers.maskgen import LAYOUT, MaskGenKL, MaskGenVQ, Text
-from reference_impls.layers.maskgen_sampling import KlSettings, VqSettings, sampled_codes, sampled_latents
+from reference_impls.layers.maskgen_sampling import VqSettings, sampled_codes, sampled_latents
 from reference_impls.parity._mar import head_outputs, recorded
 from reference_impls.parity._recorded import Recorded
 from reference_impls.parity._taps import tapped
@@ -86,11 +86,11 @@ def _latents(module: MaskGenKL, case: ParityCase, text: Text, empty: Text) -> di
     found |= head_outputs(module.head, case, told, blind, HEAD_SCALE)
     masks: list[Tensor] = []
 
-    def entering(written: Tensor) -> None:
+    def entering(written: Tensor, _scale: float) -> None:
         masks.append(torch.ones(len(written), module.length, dtype=torch.int64).scatter(1, written, 0))
 
     noise = recorded(case, "linear")
-    settings = KlSettings(steps=5, diffusion_steps=int(case.config["losses"]["num_sampling_steps"]))
+    settings = MarSettings(steps=5, cfg_scale=3.0, diffusion_steps=int(case.config["losses"]["num_sampling_steps"]))
     sampled = sampled_latents(module, text, empty, settings, noise, Watch(), entering)
     found["sampled_latents_linear"] = sampled.transpose(1, 2).unsqueeze(2)
     found["masks_after_iterations_linear"] = torch.stack(masks[1:])

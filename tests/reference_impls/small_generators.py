@@ -244,6 +244,30 @@ SMALL: dict[str, Small] = {
         counted="decoder_blocks.1",
         bad=({"cfg_scale": -0.5}, {"temperature": -1.0}, {"diffusion_steps": 1001}),
     ),
+    "maskbit-bert": Small(
+        config={
+            "token_size": 6,
+            "codebook_splits": 2,
+            "image_seq_len": 16,
+            "nclass": 5,
+            "hidden_dim": 16,
+            "depth": 2,
+            "heads": 2,
+            "mlp_dim": 32,
+        },
+        tokenizer=(
+            "maskbit",
+            {
+                "image_size": 16,
+                "hidden_channels": 32,
+                "channel_mult": [1, 1, 1],
+                "num_res_blocks": 1,
+                "token_size": 6,
+            },
+        ),
+        settings={"steps": 4, "temperature": 2.0, "cfg_scale": 3.0},
+        bad=({"temperature": -1.0}, {"cfg_scale": -1.0}, {"cfg_power": -1.0}, {"softmax_temperature": 0.0}),
+    ),
     "maskgen": Small(
         config={**_MASKGEN, "num_latent_tokens": 8, "codebook_size": 32, "condition_num_classes": 3},
         tokenizer=TITOK,

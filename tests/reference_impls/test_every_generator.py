@@ -9,10 +9,13 @@ from collections import Counter
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tests.reference_impls.small_generators import SMALL, built, method_of, prompts_of, settings_of, tokenizer_of
 from tokenmark import registry
 from tokenmark.contracts import GeneratorMethod, MethodError, Preset, TokenizerMethod, Tokens
+from tokenmark.measures.called import called_macs
+from tokenmark.measures.cost import counted_macs
 
 METHODS = {
     name: registry.get_as(GeneratorMethod, name)
@@ -34,7 +37,7 @@ def tokenizer(name):
 
 @pytest.fixture(scope="module")
 def generator(name, tokenizer):
-    return built(name, tokenizer)
+    return built(name, tokenizer).requires_grad_(requires_grad=False)  # torch's counter of MACs may not meet a gradient
 
 
 @pytest.fixture(scope="module")
@@ -285,15 +288,21 @@ def test_a_broken_weight_is_reported_with_its_step(name, tokenizer, settings):
     one_line(caught)
 
 
-def test_without_content_it_gives_an_image_without_content(name, settings):
-    """As its multiplications are counted: on the meta device, where nothing can be looked at."""
+def test_without_content_it_gives_an_image_without_content_at_the_same_cost(name, generator, tokenizer, settings):
+    """On the meta device, where nothing can be looked at; its cost is what torch's own counter finds on numbers."""
+    images = []
+
+    def draw(module):
+        images.append(sample(name, module, [0], [0], settings))
+
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        counted = counted_macs(lambda _: draw(generator), torch.zeros(1))
     with torch.device("meta"):
-        tokenizer = tokenizer_of(name)
-        generator = built(name, tokenizer)
+        bare = built(name, tokenizer_of(name)).requires_grad_(requires_grad=False)
+    assert called_macs(lambda: draw(bare), bare) == counted > 0
     side = tokenizer.info.image_size
-    images = sample(name, generator, [1, 2], [1, 2], settings)
-    assert images.is_meta
-    assert images.shape == (2, 3, side, side)
+    assert [image.is_meta for image in images] == [False, True]
+    assert [image.shape for image in images] == [(1, 3, side, side)] * 2
 
 
 def test_runs_under_autocast(name, generator, settings):

@@ -264,7 +264,7 @@ def test_sizes_that_cannot_be(changes, says):
 
 
 def test_a_tokenizer_that_does_not_fit():
-    with pytest.raises(MethodError, match="writes 16 continuous latents of 4 channels"):
+    with pytest.raises(MethodError, match="writes 16 latents of 4 channels"):
         build(small_vae(), **{**TINY, "scales": (1, 2, 4)})
 
 

@@ -123,7 +123,7 @@ def test_broken_weights_name_the_step(key, step):
 
 
 def test_sizes_and_tokenizers_that_do_not_fit():
-    with pytest.raises(MethodError, match="writes 64 continuous latents of 4 channels"):
+    with pytest.raises(MethodError, match="writes 64 latents of 4 channels"):
         build(small_vae(z_channels=8), **TINY)
     with pytest.raises(MethodError, match="cond_scale must be 1 to 8"):
         build(None, **{**TINY, "cond_scale": 9})

@@ -140,5 +140,5 @@ def test_sizes_and_tokenizers_that_do_not_fit():
 
 @pytest.mark.parametrize("changes", [{"image_size": 64}, {"z_channels": 8}])
 def test_a_tokenizer_that_does_not_fit(changes):
-    with pytest.raises(MethodError, match="writes 64 continuous latents of 4 channels"):
+    with pytest.raises(MethodError, match="writes 64 latents of 4 channels"):
         build(small_vae(**changes), **TINY)

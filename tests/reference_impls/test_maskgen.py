@@ -9,9 +9,9 @@ from torch import nn
 
 from reference_impls.generators.maskgen import METHOD, MaskGenSettings, build, release_arguments
 from reference_impls.layers.class_generator import Watch
+from reference_impls.layers.mar_sampling import MarSettings
 from reference_impls.layers.maskgen import MaskGenKL, MaskGenVQ, Text, score_features
 from reference_impls.layers.maskgen_sampling import (
-    KlSettings,
     VqSettings,
     sampled_codes,
     sampled_latents,
@@ -24,7 +24,7 @@ from tokenmark.parity.compare import key_problems
 from tokenmark.parity.vector import load
 
 SIZES = {"length": 6, "width": 16, "depth": 2, "heads": 2, "text_channels": 8, "score_width": 4}
-KL_SETTINGS = KlSettings(steps=3, diffusion_steps=4)
+KL_SETTINGS = MarSettings(steps=3, cfg_scale=3.0, diffusion_steps=4)
 
 
 def lively(module):
@@ -133,7 +133,7 @@ def test_text_and_score_matter(latents_module):
 
 def test_unguided_latents_are_those_guided_by_one(latents_module):
     text = texts(2)
-    one, almost = (KlSettings(steps=3, diffusion_steps=4, cfg_scale=scale) for scale in (1.0, 1.0 + 1e-13))
+    one, almost = (MarSettings(steps=3, diffusion_steps=4, cfg_scale=scale) for scale in (1.0, 1.0 + 1e-13))
     unguided = sampled_latents(latents_module, text, EMPTY, one, noise(1, 2), Watch())
     guided = sampled_latents(latents_module, text, EMPTY, almost, noise(1, 2), Watch())
     torch.testing.assert_close(unguided, guided, rtol=1e-8, atol=1e-8)
@@ -181,9 +181,9 @@ def test_broken_weights_are_told():
         (VqSettings, {"cfg_schedule": "flippedcosine"}, "cosine, linear or constant"),
         (VqSettings, {"temperature": -1.0}, "temperature must be 0 or more"),
         (VqSettings, {"cfg_scale": float("nan")}, "cfg_scale must be 0 or more"),
-        (KlSettings, {"steps": 0}, "steps must be at least 1"),
-        (KlSettings, {"cfg_schedule": "cosine"}, "linear or constant"),
-        (KlSettings, {"diffusion_steps": 2000}, "cannot be taken"),
+        (MarSettings, {"steps": 0}, "steps must be at least 1"),
+        (MarSettings, {"cfg_schedule": "cosine"}, "linear or constant"),
+        (MarSettings, {"diffusion_steps": 2000}, "cannot be taken"),
     ],
 )
 def test_settings_out_of_range(settings, chosen, message):

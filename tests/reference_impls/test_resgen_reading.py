@@ -207,7 +207,7 @@ def test_settings_out_of_range(changes, says):
 def test_what_does_not_fit(tiny):
     with pytest.raises(MethodError, match="at most the 192 tokens of an image, got 193"):
         tiny.sample(torch.tensor([1]), seeded(1), replace(FAST, steps=193))
-    with pytest.raises(MethodError, match="writes 16 continuous latents of 4 channels"):
+    with pytest.raises(MethodError, match="writes 16 latents of 4 channels"):
         build(small_vae(), **{**TINY, "grid": 4})
     with pytest.raises(MethodError, match="multiple of heads"):
         build(None, **{**TINY, "heads": 3})

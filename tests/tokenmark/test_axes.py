@@ -18,7 +18,7 @@ from tests.tokenmark import make
 from tests.tokenmark.data import made_imagenet
 from tests.tokenmark.extractors.conftest import pictures
 from tokenmark import build, fid, plan, protocols, provenance, resize, runner, suites
-from tokenmark.contracts import TokenizerInfo, Tokens
+from tokenmark.contracts import Preset, TokenizerInfo, Tokens
 from tokenmark.data import prepare, prepared
 from tokenmark.data.catalog import parts
 from tokenmark.data.crops import CROPS
@@ -86,7 +86,7 @@ class Shades:
     def __init__(self):
         self.labels = []
 
-    def sample(self, labels, generators, settings):
+    def sample(self, labels, generators, settings, prompts=None):
         self.labels += labels.tolist()
         noise = torch.stack([torch.rand(3, SIDE, SIDE, generator=generator) for generator in generators])
         return labels.view(-1, 1, 1, 1) / 10 + 0.1 * noise
@@ -136,7 +136,8 @@ def faded(monkeypatch):
 def shades(monkeypatch):
     """The stand-in for every generator."""
     maker = Shades()
-    monkeypatch.setattr(build, "generator", lambda *_: (maker, "preset"))
+    preset = Preset(settings="settings", variants=("mini-16",))
+    monkeypatch.setattr(build, "generator", lambda *_: (maker, preset))
     return maker
 
 

@@ -33,7 +33,7 @@ def test_the_setting_found_is_the_dearest_that_fits(method, share):
     knob, values = ("r", range(40)) if method == "tome" else ("keep_rate", [i / 1000 for i in range(300, 1001, 2)])
     limit = float(f"{100 * share:.4f}") / 100 * found.full
     totals = [budgets.cost(method, "vit-mini", {knob: value}).total for value in values]
-    assert found.total == max(total for total in totals if total <= limit)
+    assert max(total for total in totals if total <= limit) <= found.total <= limit  # rates are tried more finely there
 
 
 def test_one_budget_stated_three_ways():

@@ -9,7 +9,7 @@ from tests.tokenmark import make
 from tokenmark import backbones, jobs, plan, protocols, registry, suites
 from tokenmark.contracts import TokenizerMethod
 from tokenmark.data import catalog
-from tokenmark.errors import DataError, SuiteError, UnknownNameError, WeightsError
+from tokenmark.errors import DataError, SuiteError, TokenmarkError, UnknownNameError, WeightsError
 from tokenmark.tasks.base import Context
 
 JPEG = {"task": "reconstruction", "method": "jpeg", "variant": "q50", "measures": ["rfid", "rate"]}
@@ -30,7 +30,14 @@ def weights_folder(tmp_path, monkeypatch):
     folder = tmp_path / "packages"
     for package, names in {
         "tokenmark": ("mini-features", "vit-mini"),
-        "reference_impls": ("one-d-piece-mini-16", "titok-mini-16", "titok-maskgit-mini-16", "maskgit-vq-mini"),
+        "reference_impls": (
+            "one-d-piece-mini-16",
+            "titok-mini-16",
+            "titok-maskgit-mini-16",
+            "maskgit-vq-mini",
+            "dit-mini",
+            "mar-vae-mini",
+        ),
     }.items():
         place = folder / package / "weights"
         place.mkdir(parents=True)
@@ -230,3 +237,44 @@ def test_random_weights_and_no_data_are_in_the_specification(tmp_path):
 def test_what_cannot_be_measured_without_data_or_weights(job, protocol, message):
     with pytest.raises(SuiteError, match=message):
         jobs.check_names(suite(job, protocol=protocol))
+
+
+DIT = {"task": "generation", "method": "dit", "variant": "mini", "preset": "dit-mini", "samples": 90}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"preset": "dit-mimi"}, UnknownNameError, "unknown preset of dit 'dit-mimi': did you mean dit-mini"),
+        ({"preset": "dit-xl-2-256-paper"}, SuiteError, "is for xl-2-256: those for mini are dit-mini"),
+        ({"reducer": "tomsd"}, UnknownNameError, "did you mean tomesd"),
+        ({"reducer": "evit"}, TokenmarkError, "'evit' reduces the tokens of classifiers, and of no diffusion sampler"),
+        (
+            {"reducer": "tomesd", "reducer_settings": {"rate": 0.5}},
+            UnknownNameError,
+            "unknown setting of tomesd 'rate'",
+        ),
+        ({"reducer_settings": {"ratio": 0.5}}, SuiteError, "has reducer_settings and no reducer"),
+        ({"measures": ["gfid", "psnr"]}, SuiteError, "psnr, which compare with the unreduced sampler: name a reducer"),
+    ],
+)
+def test_what_a_sampler_cannot_be_asked_for(changes, error, message):
+    with pytest.raises(error, match=message):
+        jobs.check_names(suite({**DIT, **changes}))
+
+
+def test_a_reducer_of_a_sampler_names_the_run_and_is_part_of_its_source(context, weights_folder):
+    plain, reduced, other = (
+        item.spec
+        for item in planned(
+            context,
+            DIT,
+            {**DIT, "reducer": "tomesd", "reducer_settings": {"ratio": 0.25}},
+            {**DIT, "reducer": "tomesd", "reducer_settings": {"ratio": 0.5}},
+        )
+    )
+    assert plain.settings == {"preset": "dit-mini"}
+    assert reduced.settings == {"preset": "dit-mini", "reducer": "tomesd", "ratio": 0.25}
+    assert len({spec.run for spec in (plain, reduced, other)}) == 3
+    assert plain.implementation not in {reduced.implementation, registry.implementation("dit")}
+    assert reduced.implementation == other.implementation

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenmark import registry, suites
+from tokenmark import protocols, registry, suites
 from tokenmark.claims.schema import UNSTATED, Claim, Subject
 from tokenmark.contracts import GeneratorMethod, Method, ReducerMethod, TokenizerMethod, Variant
 from tokenmark.errors import TokenmarkError
@@ -34,6 +34,9 @@ class Commands:
         match claim.about_quantity.family:
             case "structure" if claim.kind != "iso-accuracy" and not adaptive:
                 return self._of_structure(claim)
+            case "speed" if isinstance(method, GeneratorMethod) and self._holding("sampling", claim.subject):
+                suite = self._holding("sampling", claim.subject)[0]
+                return f"nox -s tokenmark -- run {suite} --method {method.id}", _gpu(claim)
             case "speed":
                 return _of_speed(subject, claim, tokenizer=isinstance(method, TokenizerMethod))
             case _:
@@ -47,11 +50,17 @@ class Commands:
     def _of_quality(self, claim: Claim, method: Method) -> tuple[str | None, str]:
         task = _task(method)
         named = self._holding(task, claim.subject, claim.protocol)
-        needs = f"{_data(claim)}, {_weights(method, claim.subject)}"
+        data = self._reference(named[0]) if task == "generation" and named else _data(claim)
+        needs = f"{data}, {_weights(method, claim.subject)}"
         if named:
             command = f"nox -s tokenmark -- run {named[0]} --method {method.id} --data PATH --weights hub"
             return command, f"{needs}, and a GPU"
         return None, f"{needs}, and a job in a suite under the claim's protocol: {_job(task, claim.subject)}"
+
+    def _reference(self, suite: str) -> str:
+        """What generated images are compared with under a suite's protocol."""
+        protocol = protocols.get(self.suites[suite].protocol)
+        return str(protocol.generation_reference) if protocol.data is None else f"the data set {protocol.data}"
 
     def _holding(self, task: str, subject: Subject, protocol: str | None = None) -> list[str]:
         """Names of suites with a job of this subject, under the protocol where one is given."""
@@ -97,15 +106,21 @@ def _is_of(job: Job, subject: Subject) -> bool:
     has = getattr(job, "model", None) or ""
     return (
         job.method == subject.method
+        and getattr(job, "reducer", None) is None
+        and (subject.preset is None or getattr(job, "preset", None) in {subject.preset, None})
         and (subject.variant is None or getattr(job, "variant", None) == subject.variant)
         and (has == subject.model if tag else has.partition(".")[0] == model)
         and (subject.variant is not None or dict(getattr(job, "settings", {})) == subject.settings)
     )
 
 
+def _gpu(claim: Claim) -> str:
+    device = claim.device if claim.device and claim.device != UNSTATED else ""
+    return f"a GPU ({device} in the source)" if device else "a GPU"
+
+
 def _of_speed(subject: Subject, claim: Claim, *, tokenizer: bool) -> tuple[str | None, str]:
-    device = claim.device if claim.device and claim.device != "unstated" else ""
-    needs = f"a GPU ({device} in the source)" if device else "a GPU"
+    needs = _gpu(claim)
     if tokenizer:
         return f"nox -s bench-throughput -- --tokenizers {subject.method}/{subject.variant}", needs
     if subject.model is None:

@@ -17,6 +17,8 @@ DECISIVE = {
     **dict.fromkeys(("macs", "encode-macs", "decode-macs"), ("resolution",)),
 }
 """By quantity, the axes on which a source's silence can explain any difference."""
+STATISTICS_OF = "imagenet-train"
+"""What all statistics that a protocol names are of: ImageNet's training set."""
 SINGLE = {UNSTATED, "single run", "single", "one run"}
 
 
@@ -132,7 +134,7 @@ def _of_quality(claim: Claim, record: Record) -> Iterable[str]:
     spec = record.spec
     if claim.protocol not in {UNSTATED, spec.protocol}:
         yield f"protocol: '{claim.protocol}' claimed, {spec.protocol} measured"
-    if claim.data not in {UNSTATED, None} and not _same_data(claim.data or "", list(spec.data)):
+    if claim.data not in {UNSTATED, None} and not _same_data(claim.data or "", _data_of(record)):
         yield f"data: {claim.data} claimed, {' and '.join(spec.data) or 'none'} measured"
     if isinstance(claim.samples, int) and claim.samples != spec.samples:
         yield f"samples: {claim.samples:,} claimed, {spec.samples:,} measured"
@@ -155,6 +157,11 @@ def _of_speed(claim: Claim, record: Record) -> Iterable[str]:
         batch = record.value("best_batch")
         if isinstance(claim.batch, int) and batch is not None and batch.value != claim.batch:
             yield f"batch: {claim.batch} claimed, {batch.value:.0f} measured"
+
+
+def _data_of(record: Record) -> list[str]:
+    """Names of the data that a record is of; of statistics, the set that they are of."""
+    return [STATISTICS_OF if name.endswith(".npz") else name for name in record.spec.data]
 
 
 def _silent(claim: Claim) -> Iterable[str]:

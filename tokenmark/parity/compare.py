@@ -85,18 +85,14 @@ def key_problems(module: nn.Module, vector: Vector, layout: Layout, optional: tu
     """
     have = {key: list(value.shape) for key, value in module.state_dict().items()}
     wanted = {key: layout.module_key(key) for key in vector.parameters}
-    lines = []
+    held, lines = set(wanted.values()), []
     for key, own in wanted.items():
         name = key if own == key else f"{key} (here {own})"
         if own not in have:
             lines.append(f"{name}: missing, expected {vector.parameters[key]}")
         elif have[own] != vector.parameters[key]:
             lines.append(f"{name}: {have[own]}, expected {vector.parameters[key]}")
-    lines += [
-        f"{key}: no such key in the release"
-        for key in have
-        if key not in set(wanted.values()) and not key.startswith(optional)
-    ]
+    lines += [f"{key}: no such key in the release" for key in have if key not in held and not key.startswith(optional)]
     twice = [key for key, count in Counter(wanted.values()).items() if count > 1]
     return lines + [f"{key}: stands for several keys of the release" for key in twice]
 

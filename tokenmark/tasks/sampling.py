@@ -27,8 +27,8 @@ from tokenmark.tasks.sampler import drawn_prompts, macs_of
 SAMPLE, UNREDUCED, COMPILED = "sample", "unreduced", "compiled"
 SEEDS = 2**20
 """So many different noises a timed call may be given."""
-TOLERANCE = Tolerance(5e-2, 2e-1)
-"""Of images from the same noise, by a fresh copy: where a kernel adds in another order a token may fall otherwise."""
+TOLERANCE = Tolerance(1e-4, 5e-2)
+"""Of images from the same noise, by a fresh copy on the same kernels; with drawn weights all images are nearly alike."""
 
 
 class SamplingSession:

@@ -47,6 +47,19 @@ def test_a_speed_names_the_sources_device(commands):
     assert tokenizer == "nox -s bench-throughput -- --tokenizers titok/s128"
 
 
+def test_a_generators_speed_and_quality_name_its_suites(commands):
+    facts = {"quantity": "images-per-second", "unit": "images/s", "value": "17", **FREE}
+    facts |= {"device": "A100", "precision": "bfloat16", "batch": 128, "resolution": 256, "attention": "unstated"}
+    subject = {"method": "rar", "variant": "b", "preset": "rar-b-paper"}
+    command, needs = asked(commands, subject=subject, **facts)
+    assert command == "nox -s tokenmark -- run generator-throughput --method rar"
+    assert needs == "a GPU (A100 in the source)"
+    quality = {"quantity": "gfid", "unit": "", "value": "1.95", "protocol": "adm-train", "samples": 50000}
+    command, needs = asked(commands, subject=subject, **quality)
+    assert command == "nox -s tokenmark -- run generation-256 --method rar --data PATH --weights hub"
+    assert needs == "VIRTUAL_imagenet256_labeled.npz, the released weights of rar/b, and a GPU"
+
+
 def test_structure_needs_nothing_but_minutes(commands):
     facts = {"quantity": "parameters", "value": "641054735", **FREE, "resolution": 256}
     assert asked(commands, subject={"method": "titok", "variant": "l32"}, **facts) == (

@@ -19,6 +19,7 @@ from tokenmark import registry
 from tokenmark.claims.judged import VERDICTS
 from tokenmark.errors import ClaimError, RecordError, StorageError
 from tokenmark.leaderboard import site
+from tokenmark.leaderboard.contents import Contents
 from tokenmark.records import Value
 from tokenmark.store import Results
 from tokenmark.tracks import TRACKS, groups
@@ -268,11 +269,15 @@ def test_text_of_others_stays_text(tmp_path):
     assert not re.search(r"(?m)^=", csvs)
 
 
-def test_five_hundred_rows_stay_under_three_megabytes(tmp_path):
-    many = [
+def test_five_hundred_rows_stay_under_three_megabytes():
+    many = tuple(
         make.record(TOKENIZED, method=f"method-{place // 10}", tokens=place + 1, seed=place) for place in range(500)
-    ]
-    files = made.files(made.stored_in(tmp_path, *many))
+    )
+    files = {}
+    for path, data in site.pages(Contents(many, {})):
+        files[path] = data
+        if path == "records/index.html":
+            break  # the 500 pages of the records come after their list, and are of no interest here
     for path in ("tracks/reconstruction--mini.html", "records/index.html"):
         page = made.Page(files[path].decode())
         assert page.text.count("data-run=") == 500

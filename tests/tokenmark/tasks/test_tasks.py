@@ -181,3 +181,23 @@ def test_generation_samples_each_class_alike_whatever_the_batches(context, monke
     }
     assert numbers(run(make.spec(samples=40, seed=1, **facts), context, 40))["gfid"] != numbers(outcome)["gfid"]
     assert isinstance(outcome.pictures["samples"][0], bytes)
+
+
+def test_a_reduced_sampler_is_compared_with_itself_unreduced(context):
+    """From the same noise: nothing merged is the same image, and merging is cheaper and moves it."""
+    facts = {
+        "task": "generation",
+        "method": "dit",
+        "variant": "mini",
+        "samples": 4,
+        "measures": ("psnr", "ssim", "cost"),
+    }
+    settings = {"preset": "dit-mini", "reducer": "tomesd"}
+    same, merged = (
+        numbers(run(make.spec(settings={**settings, "ratio": ratio}, **facts), context, 4)) for ratio in (0.0, 0.5)
+    )
+    assert same["psnr"] == 100
+    assert same["macs_ratio"] == 1
+    assert merged["psnr"] < 60
+    assert merged["macs_ratio"] < 1
+    assert same["steps"] == merged["steps"] == 25
