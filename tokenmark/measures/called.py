@@ -5,6 +5,7 @@ a million. This one looks at the few functions that multiply, where they are cal
 with arguments of the same shapes is not called again: it costs what it cost, and gives what it gave.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -74,8 +75,32 @@ def _between(a: Any, b: Any) -> Tensor | None:
     if isinstance(b, int | float) or (isinstance(b, Tensor) and b.is_meta and (b.dtype, b.shape) == (a.dtype, a.shape)):
         return a.new_empty(a.shape)
     if isinstance(b, Tensor) and b.is_meta and b.dtype == a.dtype:
-        return a.new_empty(torch.broadcast_shapes(a.shape, b.shape))
+        return a.new_empty(_together(a.shape, b.shape))
     return None
+
+
+def _together(one: torch.Size, other: torch.Size) -> list[int]:
+    """The shape of two that fit, number by number."""
+    lengths = itertools.zip_longest(reversed(one), reversed(other), fillvalue=1)
+    return [b if a == 1 else a for a, b in lengths][::-1]
+
+
+def _joined(func: Any, args: tuple[Any, ...], given: Mapping[str, Any]) -> Tensor | None:
+    """What torch.stack or torch.cat gives, if that is plain from its arguments."""
+    parts = args[0]
+    if not isinstance(parts, list | tuple) or len({(part.dtype, part.dim(), part.is_meta) for part in parts}) != 1:
+        return None
+    first = parts[0]
+    place = given.get("dim", args[1] if len(args) > 1 else 0)
+    if not first.is_meta or set(given) - {"dim"}:
+        return None
+    shape = list(first.shape)
+    if func is torch.stack:
+        shape.insert(place % (first.dim() + 1), len(parts))
+    else:
+        shape[place] = sum(part.shape[place] for part in parts)
+    made: Tensor = first.new_empty(shape)
+    return made
 
 
 class _Counter(TorchFunctionMode):
@@ -104,6 +129,10 @@ class _Counter(TorchFunctionMode):
             raise MethodError(f"{func.__name__} is not counted: write it with linear, matmul and attention")
         if func in BETWEEN and len(args) == 2 and not given:
             plain = _between(*args)
+            if plain is not None:
+                return plain
+        if func in (torch.stack, torch.cat):
+            plain = _joined(func, args, given)
             if plain is not None:
                 return plain
         out = func(*args, **given)
