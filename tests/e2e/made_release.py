@@ -17,10 +17,9 @@ from tokenmark import registry
 from tokenmark.extractors.inception import FILE as INCEPTION
 from tokenmark.files import sha256_of
 from tokenmark.measures.lpips import FILES
-from tokenmark.references import SOURCES
 
 CLASSIFIER = "deit_tiny_patch16_224.fb_in1k"
-(STATISTICS,) = SOURCES
+STATISTICS = "VIRTUAL_imagenet256_labeled.npz"
 SIZES = """
 PIXELS = {
     "image_size": 256, "hidden_channels": 32, "channel_mult": [1, 1, 1, 1, 1], "num_res_blocks": 1, "z_channels": 32,

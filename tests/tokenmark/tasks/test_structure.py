@@ -141,6 +141,6 @@ def test_the_suite_holds_every_official_size_and_its_names_exist():
     held = {(job.method, job.variant) for job in suite.jobs if isinstance(job, StructureJob)}
     for name in registry.locations():
         method = registry.get(name)
-        if registry.kind_of(method) == "tokenizer" and name not in {"jpeg", "webp", "avif"}:
-            official = {variant for variant in method.variants if not variant.startswith("mini")}
+        if registry.kind_of(method) in {"tokenizer", "generator"} and name not in {"jpeg", "webp", "avif"}:
+            official = {size for size, variant in method.variants.items() if not size.startswith("mini")}
             assert {(name, variant) for variant in official} <= held
