@@ -40,8 +40,8 @@ from tokenmark.quantise import quantised
 
 FOUND = Path("results/movement.json")
 SIDE, COLUMNS, BATCH = 256, 10, 20
-OTHER_SIDE = ("val50k-512", "adm-train-512")
-"""Protocols of images of another side than these."""
+LEFT_OUT = ("val50k-512", "adm-train-512", "mar-fork", "enat-float")
+"""Protocols of images of another side than these, and two that see images as torch-fidelity and pytorch-fid-float do."""
 BASE = "torch-fidelity"
 """The protocol from which movement is counted."""
 HALF = 128.0
@@ -80,7 +80,7 @@ def _windows(photograph: npt.NDArray[np.uint8], count: int) -> list[npt.NDArray[
 def measured() -> list[Protocol]:
     """The protocols under which images of this size are compared by a published network."""
     known = protocols.PROTOCOLS.values()
-    return [each for each in known if each.port in EXTRACTORS and each.id not in OTHER_SIDE]
+    return [each for each in known if each.port in EXTRACTORS and each.id not in LEFT_OUT]
 
 
 class Movement:
