@@ -41,7 +41,7 @@ from tokenmark.quantise import quantised
 FOUND = Path("results/movement.json")
 SIDE, COLUMNS, BATCH = 256, 10, 20
 LEFT_OUT = ("val50k-512", "adm-train-512", "mar-fork", "enat-float")
-"""Protocols of images of another side than these, and two that see images as torch-fidelity and pytorch-fid-float do."""
+"""Protocols of images of another side, and two that see images as torch-fidelity and pytorch-fid-float do."""
 BASE = "torch-fidelity"
 """The protocol from which movement is counted."""
 HALF = 128.0
