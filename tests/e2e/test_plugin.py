@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.harness import ROOT, Place
+from tests.long import takes_long
 
 DOC = ROOT / "docs" / "add-a-method.md"
 INSTALL = "uv pip install --no-deps -e my-tokens"
@@ -50,6 +51,7 @@ def install(folder: Path, into: Path) -> None:
         wheel.extractall(into)
 
 
+@takes_long
 def test_the_page_of_instructions_works(place: Place):
     pytest.importorskip("hatchling", reason="hatchling, which builds the package, is not installed")
     copy, site = place.folder / "checkout", place.folder / "site"

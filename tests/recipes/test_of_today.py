@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from recipes import docs, findings, movement, reduction, zoo
+from recipes import docs, findings, movement, reduction, samplers, zoo
+from tests.long import takes_long
 from tokenmark import backbones, build, plan, suites
 from tokenmark.data import catalog
 from tokenmark.store import Results
@@ -26,14 +27,22 @@ def test_weights_page():
     assert (ROOT / "docs/weights.md").read_text() == docs.weights_page(ROOT), "run `nox -s docs`"
 
 
+@takes_long
 def test_tokenizers_page():
     assert (ROOT / "docs/tokenizers.md").read_text() == zoo.page(ROOT), "run `nox -s docs`"
 
 
+@takes_long
 def test_reducers_page():
     assert (ROOT / "docs/reducers.md").read_text() == reduction.reducers_page(ROOT), "run `nox -s docs`"
 
 
+@takes_long
+def test_generators_page():
+    assert (ROOT / "docs/generators.md").read_text() == samplers.page(ROOT), "run `nox -s docs`"
+
+
+@takes_long
 def test_backbones_page():
     assert (ROOT / "docs/backbones.md").read_text() == reduction.backbones_page(), "run `nox -s docs`"
 

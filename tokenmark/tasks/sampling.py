@@ -28,7 +28,7 @@ SAMPLE, UNREDUCED, COMPILED = "sample", "unreduced", "compiled"
 SEEDS = 2**20
 """So many different noises a timed call may be given."""
 TOLERANCE = Tolerance(1e-4, 5e-2)
-"""Of images from the same noise, by a fresh copy on the same kernels; with drawn weights all images are nearly alike."""
+"""Of images from the same noise, by a fresh copy on the same kernels; with drawn weights all are nearly alike."""
 
 
 class SamplingSession:
