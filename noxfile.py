@@ -107,6 +107,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests; arguments go to pytest."""
     env = install(session, "tests")
     env["OMP_NUM_THREADS"] = "1"  # two workers that each want every core hold each other up
+    env["PYTHONDONTWRITEBYTECODE"] = ""  # where it is set every process that a test starts would compile torch anew
     # the end-to-end tests, the longest, come early: in the order of names, not of counts
     usual = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     session.run("python", "-m", "pytest", *(session.posargs or usual), env=env)
